@@ -1,0 +1,28 @@
+#pragma once
+
+#include "runtime/error.hpp"
+#include "runtime/qmp_monitor.hpp"
+
+#include <chrono>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace troupe {
+
+/// What one QEMU said of itself: an object from QMP command to its "return" value. query-version, query-target, query-kvm,
+/// query-machines and qom-list-types (devices) are there; query-cpu-definitions only where the target knows it.
+/// xml/emulator_facts.hpp reads it.
+using probe_answers = nlohmann::json;
+
+/// Asks a fresh QEMU what it can do, all questions at once. `then` is called once, unless the monitor is destroyed before.
+/// Errors: the first required question's. Loop thread.
+void probe(qmp_monitor& monitor, std::chrono::milliseconds answer_within, std::function<void(result<probe_answers>)> then);
+
+/// The command line of a QEMU that only answers questions. `accel`: "kvm" or "tcg"; QEMU exits when it can't have it.
+/// `monitor_fd`: a listening unix socket that QEMU inherits under that number.
+std::vector<std::string> probe_argv(std::string binary, std::string_view accel, int monitor_fd);
+
+} // namespace troupe
