@@ -17,7 +17,7 @@ namespace troupe {
 struct qmp_event {
   std::string name;              ///< As QEMU spells it: "SHUTDOWN".
   nlohmann::json data;           ///< null when the event carries nothing.
-  std::int64_t seconds = 0;      ///< QEMU's wall clock, since 1970; -1 when it had none.
+  std::int64_t seconds = 0;      ///< QEMU's wall clock, since 1970.
   std::int64_t microseconds = 0;
 };
 
@@ -54,8 +54,8 @@ result<std::string> write_qmp(std::string_view command, nlohmann::json arguments
 /// A client's own JSON command with our id put in, as a line. Errors: bad_argument.
 result<std::string> rewrite_qmp(std::string_view json_text, std::size_t depth, std::uint64_t id);
 
-/// The first bytes of something unexpected, made printable and put in quotes.
-std::string quoted_start(std::string_view bytes, std::size_t most = 64);
+/// The first bytes of something unexpected, made printable: other bytes as \xNN, an ellipsis for the rest.
+std::string printable_start(std::string_view bytes, std::size_t most = 64);
 
 /// Cuts a byte stream into lines and holds what is not a whole line yet: nothing, while idle.
 class qmp_lines {
