@@ -124,9 +124,9 @@ void timer::start(std::chrono::milliseconds after, std::function<void()> call) {
     handle_.get(),
     [](uv_timer_t* handle) {
       if (auto* self = static_cast<timer*>(handle->data)) {
-        const auto call = std::exchange(self->call_, nullptr); // the callee may start or destroy this timer
-        if (call)
-          call();
+        const auto wish = std::exchange(self->call_, nullptr); // the callee may start or destroy this timer
+        if (wish)
+          wish();
       }
     },
     after.count() > 0 ? static_cast<std::uint64_t>(after.count()) : 0, 0);
@@ -160,6 +160,8 @@ void fd_watch::want(int events) {
     auto* self = static_cast<fd_watch*>(handle->data);
     if (self == nullptr)
       return;
+    if (status < 0)
+      self->wanted_ = 0; // libuv has stopped watching; the callee may ask again for the same
     const auto ready = self->ready_; // the callee may destroy this watch
     ready(status < 0 ? UV_READABLE : got);
   });

@@ -5,7 +5,6 @@
 #include "runtime/xdr.hpp"
 
 #include <cstdint>
-#include <deque>
 #include <optional>
 #include <span>
 #include <string>
@@ -73,6 +72,7 @@ struct rpc_packet {
 };
 
 /// What precedes a payload of `payload_bytes`: length word, header, and the descriptor count where the type has one.
+/// It is for who sends head and payload from two buffers.
 std::string encode_rpc_head(const rpc_header& header, std::size_t payload_bytes, std::size_t fds = 0);
 
 /// A whole packet in one buffer. Its descriptors, if any, are sent after it, one byte each.
@@ -85,7 +85,7 @@ class rpc_framer {
 public:
   explicit rpc_framer(std::size_t most_bytes = rpc_max_packet) : most_bytes_{most_bytes} {}
 
-  /// A lower bound for peers not yet trusted, raised afterwards. Holds from the next packet on.
+  /// A lower bound for peers not yet trusted, raised afterwards. Holds at once, also for a packet half received.
   void limit(std::size_t most_bytes) { most_bytes_ = most_bytes; }
 
   /// Takes what one recvmsg gave: bytes, and the descriptors that came with them.
@@ -104,7 +104,7 @@ private:
   std::size_t most_bytes_;
   std::string in_;
   std::size_t at_ = 0;
-  std::deque<unique_fd> fds_;
+  std::vector<unique_fd> fds_;
 };
 
 /// How the wire names a guest. Only the UUID is a key; name and id may be stale.

@@ -35,7 +35,13 @@ public:
   const std::string& path() const noexcept { return path_; }
 
 private:
-  unix_listener(loop& on, std::string path, unique_fd socket, accepted on_accept);
+  /// Outlives the listener while its call runs.
+  struct shared {
+    accepted on_accept;
+    bool alive = true;
+  };
+
+  unix_listener(loop& on, std::string path, unique_fd socket, const struct stat& file, accepted on_accept);
   void accept_some();
 
   std::string path_;
@@ -44,7 +50,7 @@ private:
   unique_fd socket_;
   fd_watch watch_;
   timer retry_;
-  std::shared_ptr<accepted> on_accept_; // shared with a running call, which thereby outlives this object
+  std::shared_ptr<shared> shared_;
 };
 
 /// Who is at the other end, as the kernel recorded it when the connection was made.
@@ -57,7 +63,7 @@ struct peer_credentials {
 /// The credentials behind a connected UNIX socket. Errors: system. Source: unix(7), SO_PEERCRED.
 result<peer_credentials> peer_of(int fd);
 
-/// What one packet stream may hold. Beyond `output_bytes` not taken by the peer the stream closes.
+/// What one packet stream may hold. Beyond `output_bytes`, or 256 descriptors, not taken by the peer the stream closes.
 struct packet_limits {
   std::size_t packet_bytes = rpc_max_packet;
   std::size_t output_bytes = rpc_max_packet + 8'388'608;
@@ -70,7 +76,7 @@ public:
   struct callbacks {
     std::function<void(rpc_packet)> on_packet;
     /// Once, when the connection ended and the socket is closed; not after the destructor ran.
-    /// Packets that were received whole before the peer hung up come first.
+    /// Unless paused, the packets the peer sent before it hung up come first.
     std::function<void(std::string why)> on_closed;
   };
 
@@ -100,15 +106,14 @@ public:
   bool is_open() const noexcept { return static_cast<bool>(socket_); }
 
 private:
-  /// A packet on its way out: head, payload, then one byte a descriptor.
+  /// Bytes on their way out: several small packets, or a part of a large one; then one byte a descriptor.
   struct outgoing {
-    std::string head;
-    std::string payload;
+    std::string bytes;
     std::vector<unique_fd> fds;
-    std::size_t sent = 0;      ///< Of head and payload together.
+    std::size_t sent = 0;
     std::size_t fds_sent = 0;
 
-    std::size_t size() const noexcept { return head.size() + payload.size(); }
+    bool is_sent() const noexcept { return sent == bytes.size() && fds_sent == fds.size(); }
   };
   /// Outlives the stream while one of its calls runs.
   struct shared {
@@ -120,19 +125,21 @@ private:
   void read_some();
   bool deliver();
   void flush();
-  bool write_packets();
-  bool write_fds(outgoing& packet);
+  void enqueue(std::string bytes);
+  bool write_bytes();
+  bool write_fd(outgoing& behind);
+  bool wait_or_shut(int error_number);
   void update_watch();
   void shut(std::string why);
-  void shut_and_tell(std::string why);
 
   loop& loop_;
   unique_fd socket_;
   std::unique_ptr<fd_watch> watch_;
   rpc_framer framer_;
-  packet_limits limits_;
+  std::size_t output_limit_;
   std::deque<outgoing> queue_;
   std::size_t queued_bytes_ = 0;
+  std::size_t queued_fds_ = 0;
   bool paused_ = false;
   bool closing_ = false;
   std::shared_ptr<shared> shared_;
