@@ -1,0 +1,52 @@
+#pragma once
+
+#include "actors/host.hpp"
+#include "actors/interfaces.hpp"
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace troupe {
+
+/// What holds for every guest of this daemon.
+struct guest_surroundings {
+  std::shared_ptr<host> machine;
+  driver_actor driver;
+  security_actor security;
+  prober_actor prober;
+  event_hub_actor events;
+
+  bool session = false;
+  std::string launcher;      ///< path of troupe-launch
+  std::string emulator_home; ///< HOME and XDG_* of QEMU lie below
+  std::string run_root;      ///< a directory per running guest below
+  std::string log_root;
+  std::string state_root;    ///< nvram below
+  std::string boot_id;
+  std::string vnc_listen = "127.0.0.1";
+  std::string spice_listen = "127.0.0.1";
+  std::map<std::string, std::string> networks; ///< network name to bridge, or "user"
+  std::chrono::milliseconds kill_after{1500};  ///< from SIGTERM to SIGKILL
+  std::chrono::milliseconds greet_within{30000};
+  std::chrono::milliseconds qmp_answer{30000};
+};
+
+/// One guest, and how it begins.
+struct guest_setup {
+  std::shared_ptr<const guest_surroundings> around;
+  std::string name;
+  std::string uuid;
+  std::shared_ptr<const domain> config; ///< null: transient
+  bool autostart = false;
+  std::shared_ptr<const domain> transient;   ///< what `start_guest` runs when there is no config
+  std::shared_ptr<const guest_row> found;    ///< a QEMU of before, to be adopted or cleared away
+};
+
+class guest_data;
+
+guest_actor::behavior_type guest(guest_actor::stateful_pointer<guest_data> self, guest_setup setup);
+
+} // namespace troupe

@@ -1,0 +1,134 @@
+#pragma once
+
+#include "actors/guest.hpp"
+#include "actors/inside.hpp"
+#include "runtime/qmp_commands.hpp"
+#include "xml/domain.hpp"
+#include "xml/emulator_facts.hpp"
+
+#include <optional>
+#include <vector>
+
+namespace troupe {
+
+/// How a guest's QEMU came to end: it decides the state, the reason and the event that clients see.
+enum class guest_end : std::uint8_t { none, shut_down, destroyed, crashed, failed, lost };
+
+/// A guest's own memory. All of it runs inside the guest's actor.
+class guest_data {
+public:
+  using pointer = guest_actor::pointer;
+
+  void begin(pointer self, guest_setup setup);
+  ~guest_data();
+
+  // Orders. Each answers through its promise.
+  caf::result<guest_ref> start(const start_guest& order);
+  caf::result<done> destroy(const destroy_guest& order);
+  caf::result<done> shutdown(std::uint32_t flags, bool then_boot_again);
+  caf::result<done> reset();
+  caf::result<done> suspend();
+  caf::result<done> resume();
+  caf::result<std::string> command_monitor(const monitor_command& order);
+  caf::result<done> change_config(std::shared_ptr<const domain> config);
+  caf::result<done> forget_config();
+  caf::result<done> change_metadata(const set_metadata& order);
+  caf::result<console_place> console(const open_console& order);
+  void console_closed(const std::string& path);
+  void set_autostart_mark(bool on);
+  void owner_gone(const caf::actor_addr& who);
+
+  // What QEMU says; actors/qmp_events.cpp calls these.
+  void on_qmp(const qmp_event& said);
+  void tell(event_body what);
+  void on_held();
+  void on_resumed();
+  void on_powered_off(bool by_guest);
+  void on_panicked();
+  void on_reset();
+  void on_suspended_to_ram();
+  void on_woken();
+  void on_balloon(std::uint64_t bytes);
+  void expect_hold(int paused_reason) { hold_reason_ = paused_reason; }
+  const domain* live() const { return live_.get(); }
+
+private:
+  // The life: `take` is the only writer of `life_`, and `perform` the only place that acts on it.
+  result<guest_state> take(guest_input in);
+  void perform(guest_action action);
+
+  void admit();
+  void write_intent();
+  void secure();
+  void make_place();
+  void compose();
+  void launch();
+  void set_up();
+  void record_started();
+  void boot();
+  void reach_monitor();
+  void greeted();
+  void learn_state();
+  void monitor_closed(const error& why);
+  void quit_qemu();
+  void release();
+  void finish();
+  void ended(exit_status how);
+  void refuse(error why);
+
+  template <class T>
+  std::function<void(result<T>)> here(std::function<void(result<T>)> then);
+  template <class Reply>
+  void ask(command<Reply> what, std::function<void(result<Reply>)> then);
+  template <class Reply>
+  void ask_within(std::chrono::milliseconds limit, command<Reply> what, std::function<void(result<Reply>)> then);
+  void order(command<void> what, caf::typed_response_promise<done> then);
+  qmp_monitor::callbacks monitor_calls();
+
+  result<void> must_be_live() const;
+  void show(int state, int reason);
+  void publish();
+  std::shared_ptr<guest_row> make_row(std::string phase) const;
+  void commit_row(std::shared_ptr<const guest_row> row, std::function<void(result<done>)> then);
+  std::string called() const { return "guest '" + name_ + "'"; }
+
+  pointer self_ = nullptr;
+  std::shared_ptr<const guest_surroundings> around_;
+  std::string name_, uuid_;
+  std::shared_ptr<const domain> config_, transient_, live_;
+  bool autostart_ = false;
+
+  guest_state life_ = guest_state::shutoff;
+  int shown_state_ = 5, shown_reason_ = 0;
+  guest_end end_ = guest_end::none;
+  bool cancelled_ = false;     ///< A stop came while the start was being prepared.
+  bool graceful_ = false;      ///< Never SIGKILL.
+  bool boot_again_ = false;    ///< The power-off that is expected is half of a reboot.
+  bool stay_paused_ = false;
+  bool autodestroy_ = false;
+  int hold_reason_ = 1;        ///< virDomainPausedReason of the next STOP: user, unless QEMU told another cause first.
+  int resume_reason_ = 5;
+  std::optional<error> failure_; ///< Why the start does not succeed.
+  std::uint64_t launch_ = 0;   ///< Tells a late timer of an earlier QEMU.
+
+  int id_ = -1;
+  std::vector<int> display_ports_;
+  guest_identity identity_;
+  emulator_facts_ptr facts_;
+  std::shared_ptr<host::place> place_;
+  launch_plan plan_;
+  std::vector<fd_pass> passed_;
+  std::unique_ptr<host::process> process_;
+  std::unique_ptr<host::monitor> monitor_;
+  process_id qemu_;
+  std::string run_dir_;
+  std::uint64_t balloon_kib_ = 0;
+  std::map<std::string, caf::strong_actor_ptr> consoles_; ///< PTY or socket in use, by whom
+  caf::actor_addr owner_;
+  std::shared_ptr<const guest_row> row_;
+
+  std::vector<caf::typed_response_promise<guest_ref>> starting_;
+  std::vector<caf::typed_response_promise<done>> stopping_;
+};
+
+} // namespace troupe

@@ -1,0 +1,259 @@
+#include "actors/security_manager.hpp"
+
+#include "actors/inside.hpp"
+
+#include <algorithm>
+#include <deque>
+#include <fmt/format.h>
+#include <map>
+#include <set>
+#include <spdlog/spdlog.h>
+#include <vector>
+
+namespace troupe {
+namespace {
+
+/// A file that guests took: whose it was before the first of them, and who has it now.
+struct taken_file {
+  owner_record before;
+  uid_t taken_uid = 0;
+  gid_t taken_gid = 0;
+  std::set<std::string> guests; ///< their uuids
+};
+
+file_row row_for(const std::string& guest, const taken_file& file) {
+  file_row row;
+  row.path = file.before.path;
+  row.guest_uuid = guest;
+  row.device = file.before.device;
+  row.inode = file.before.inode;
+  row.uid = file.before.uid;
+  row.gid = file.before.gid;
+  row.mode = file.before.mode;
+  row.taken_uid = file.taken_uid;
+  row.taken_gid = file.taken_gid;
+  return row;
+}
+
+std::string label_of(uid_t uid, gid_t gid) {
+  return fmt::format("+{}:+{}", uid, gid);
+}
+
+} // namespace
+
+class security_data {
+public:
+  void begin(security_actor::pointer self, security_setup setup) {
+    self_ = self;
+    setup_ = std::move(setup);
+  }
+
+  caf::result<guest_identity> secure(const secure_guest& wish);
+  caf::result<done> release(const release_guest& wish);
+  done recall(const recall_labels& found);
+
+private:
+  template <class T>
+  std::function<void(result<T>)> here(std::function<void(result<T>)> then) {
+    return inside_as<security_actor, result<T>>(self_, std::move(then));
+  }
+
+  /// Runs `work` when no other change touches one of `paths`; `work` calls `free_paths` at its end.
+  void with_paths(std::vector<std::string> paths, std::function<void()> work);
+  void free_paths(const std::vector<std::string>& paths);
+  void take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
+            caf::typed_response_promise<guest_identity> promise);
+  void give_back(const std::string& uuid, std::function<void()> then);
+
+  struct waiting {
+    std::vector<std::string> paths;
+    std::function<void()> work;
+  };
+
+  security_actor::pointer self_ = nullptr;
+  security_setup setup_;
+  std::map<std::string, taken_file> taken_; ///< by resolved path
+  std::set<std::string> busy_;
+  std::deque<waiting> queue_;
+};
+
+void security_data::with_paths(std::vector<std::string> paths, std::function<void()> work) {
+  const auto is_busy = [this](const std::string& path) { return busy_.contains(path); };
+  if (std::ranges::any_of(paths, is_busy)) {
+    queue_.push_back({std::move(paths), std::move(work)});
+    return;
+  }
+  busy_.insert(paths.begin(), paths.end());
+  work();
+}
+
+void security_data::free_paths(const std::vector<std::string>& paths) {
+  for (const auto& path : paths)
+    busy_.erase(path);
+  auto later = std::exchange(queue_, {});
+  for (auto& each : later)
+    with_paths(std::move(each.paths), std::move(each.work));
+}
+
+caf::result<guest_identity> security_data::secure(const secure_guest& wish) {
+  if (!setup_.privileged)
+    return guest_identity{};
+  auto promise = self_->make_response_promise<guest_identity>();
+  const auto colon = wish.user.find(':');
+  const auto user = wish.user.substr(0, colon);
+  const auto group = colon == std::string::npos ? std::string{} : wish.user.substr(colon + 1);
+  setup_.machine->resolve(user, group, here<dac_identity>([this, wish, promise](result<dac_identity> named) mutable {
+    const auto who = wish.user.empty() ? result<dac_identity>{setup_.fallback} : std::move(named);
+    if (!who) {
+      auto why = who.error();
+      why.detail = fmt::format("guest '{}': DAC label '{}': {}", wish.name, wish.user, why.detail);
+      return promise.deliver(to_caf(std::move(why)));
+    }
+    std::vector<std::string> paths;
+    for (const auto& each : wish.paths)
+      paths.push_back(each.path);
+    // Looked at first, so that a path that hangs keeps nothing but itself busy.
+    setup_.machine->observe_owners(
+      std::move(paths), *who,
+      here<std::vector<owner_record>>([this, wish, who = *who, promise](result<std::vector<owner_record>> now) mutable {
+        if (!now) {
+          now.error().detail = fmt::format("guest '{}': {}", wish.name, now.error().detail);
+          return promise.deliver(to_caf(std::move(now.error())));
+        }
+        std::vector<owner_record> mine;
+        for (std::size_t i = 0; i < now->size(); ++i)
+          if (setup_.dynamic_ownership && wish.relabel && wish.paths[i].relabel)
+            mine.push_back(std::move((*now)[i]));
+        std::vector<std::string> resolved;
+        for (const auto& each : mine)
+          resolved.push_back(each.path);
+        with_paths(std::move(resolved), [this, wish, who, mine, promise] { take(wish, who, mine, promise); });
+      }));
+  }));
+  return promise;
+}
+
+void security_data::take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
+                         caf::typed_response_promise<guest_identity> promise) {
+  ledger_batch intent;
+  std::vector<std::string> paths;
+  std::vector<owner_record> fresh;
+  for (auto& each : now) {
+    paths.push_back(each.path);
+    auto [it, is_new] = taken_.try_emplace(each.path);
+    auto& file = it->second;
+    if (is_new || file.before.inode != each.inode || file.before.device != each.device) {
+      file.before = each;
+      file.guests.clear();
+    }
+    file.taken_uid = who.uid;
+    file.taken_gid = who.gid;
+    file.guests.insert(wish.uuid);
+    intent.put_files.push_back(row_for(wish.uuid, file));
+    fresh.push_back(each);
+  }
+  const auto answer = [promise, who, paths, this]() mutable {
+    free_paths(paths);
+    guest_identity identity;
+    identity.change = true;
+    identity.uid = who.uid;
+    identity.gid = who.gid;
+    identity.groups = who.groups;
+    identity.label = label_of(who.uid, who.gid);
+    promise.deliver(std::move(identity));
+  };
+  if (fresh.empty())
+    return answer();
+  setup_.machine->commit(std::move(intent), here<done>([this, wish, who, fresh, paths, promise,
+                                                       answer](result<done> written) mutable {
+    const auto give_up = [this, wish, paths, promise](error why) mutable {
+      free_paths(paths);
+      why.detail = fmt::format("guest '{}': {}", wish.name, why.detail);
+      give_back(wish.uuid, [promise, why]() mutable { promise.deliver(to_caf(std::move(why))); });
+    };
+    if (!written)
+      return give_up(std::move(written.error()));
+    setup_.machine->take_owners(std::move(fresh), who.uid, who.gid,
+                                here<done>([give_up, answer](result<done> took) mutable {
+                                  if (!took)
+                                    return give_up(std::move(took.error()));
+                                  answer();
+                                }));
+  }));
+}
+
+void security_data::give_back(const std::string& uuid, std::function<void()> then) {
+  std::vector<std::string> paths;
+  for (const auto& [path, file] : taken_)
+    if (file.guests.contains(uuid))
+      paths.push_back(path);
+  if (paths.empty())
+    return then();
+  with_paths(paths, [this, uuid, paths, then] {
+    std::vector<host::giving_back> back;
+    ledger_batch forget;
+    for (const auto& path : paths) {
+      const auto it = taken_.find(path);
+      if (it == taken_.end())
+        continue;
+      it->second.guests.erase(uuid);
+      forget.drop_files.emplace_back(path, uuid);
+      if (it->second.guests.empty())
+        back.push_back({it->second.before, it->second.taken_uid, it->second.taken_gid});
+    }
+    setup_.machine->give_back_owners(
+      back, here<std::vector<std::string>>([this, paths, forget, then](result<std::vector<std::string>> complaints) mutable {
+        if (!complaints)
+          spdlog::error("files were not given back: {}", complaints.error().message());
+        else
+          for (const auto& each : *complaints)
+            spdlog::error("{}", each);
+        for (const auto& path : paths)
+          if (const auto it = taken_.find(path); it != taken_.end() && it->second.guests.empty())
+            taken_.erase(it);
+        setup_.machine->commit(std::move(forget), here<done>([this, paths, then](result<done> written) {
+          if (!written)
+            spdlog::error("the ledger still holds files as taken: {}", written.error().message());
+          free_paths(paths);
+          then();
+        }));
+      }));
+  });
+}
+
+caf::result<done> security_data::release(const release_guest& wish) {
+  auto promise = self_->make_response_promise<done>();
+  give_back(wish.uuid, [promise]() mutable { promise.deliver(done{}); });
+  return promise;
+}
+
+done security_data::recall(const recall_labels& found) {
+  for (const auto& row : found.files) {
+    auto& file = taken_[row.path];
+    if (file.guests.empty()) {
+      file.before.path = row.path;
+      file.before.device = row.device;
+      file.before.inode = row.inode;
+      file.before.uid = row.uid;
+      file.before.gid = row.gid;
+      file.before.mode = row.mode;
+    }
+    file.taken_uid = row.taken_uid;
+    file.taken_gid = row.taken_gid;
+    file.guests.insert(row.guest_uuid);
+  }
+  return {};
+}
+
+security_actor::behavior_type security_manager(security_actor::stateful_pointer<security_data> self,
+                                               security_setup setup) {
+  self->state.begin(self, std::move(setup));
+  return {
+    [self](const secure_guest& x) { return self->state.secure(x); },
+    [self](const release_guest& x) { return self->state.release(x); },
+    [self](const recall_labels& x) { return self->state.recall(x); },
+    [](const completion& x) { x.run(); },
+  };
+}
+
+} // namespace troupe

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "actors/host.hpp"
+#include "actors/interfaces.hpp"
+
+#include <memory>
+#include <optional>
+
+namespace troupe {
+
+/// How guests are confined on this daemon.
+struct security_setup {
+  std::shared_ptr<host> machine;
+  bool privileged = false;         ///< May change user and owners: a system instance run as root.
+  bool dynamic_ownership = true;   ///< Give image files to the guest's user while it runs.
+  dac_identity fallback;           ///< Whom a guest without a label of its own runs as: `user` and `group` of qemu.conf.
+};
+
+class security_data;
+
+/// Hands out identities and the owners of files. Two guests that share a path take turns; others never wait for each other.
+security_actor::behavior_type security_manager(security_actor::stateful_pointer<security_data> self,
+                                               security_setup setup);
+
+} // namespace troupe
