@@ -368,6 +368,7 @@ void packet_stream::update_watch() {
 void packet_stream::shut(std::string why) {
   watch_.reset();
   socket_.reset();
+  framer_ = rpc_framer{0}; // lets go of the bytes and descriptors of half a packet
   queue_.clear();
   queued_bytes_ = 0;
   queued_fds_ = 0;
