@@ -32,12 +32,13 @@ public:
 
   template <std::integral Number>
   members& read(const char* key, Number& into) {
-    if (const auto* value = find(key, &json::is_number_unsigned, "unsigned number")) {
-      const auto number = value->get<std::uint64_t>();
-      if (std::in_range<Number>(number))
+    if (const auto* value = find(key, &json::is_number_integer, "whole number")) {
+      const auto number = value->get<std::int64_t>();
+      const bool wrapped = value->is_number_unsigned() && number < 0;
+      if (!wrapped && std::in_range<Number>(number))
         into = static_cast<Number>(number);
       else
-        wrong_ = fmt::format("has a '{}' out of range: {}", key, number);
+        wrong_ = fmt::format("has a '{}' out of range: {}", key, value->dump());
     }
     return *this;
   }

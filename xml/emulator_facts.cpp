@@ -44,10 +44,11 @@ void read(const json& object, const char* key, std::string& into, presence how =
 }
 
 void read(const json& object, const char* key, std::uint32_t& into) {
-  const auto number = member(object, key, presence::required, &json::is_number_unsigned, "number")->get<std::uint64_t>();
-  if (!std::in_range<std::uint32_t>(number))
-    throw misfit{fmt::format("'{}' out of range: {}", key, number)};
-  into = static_cast<std::uint32_t>(number);
+  const auto& number = *member(object, key, presence::required, &json::is_number_integer, "whole number");
+  const auto value = number.get<std::int64_t>(); // wraps below zero what is above its range
+  if (!std::in_range<std::uint32_t>(value))
+    throw misfit{fmt::format("'{}' out of range: {}", key, number.dump())};
+  into = static_cast<std::uint32_t>(value);
 }
 
 std::vector<std::string> texts(const json& list) {

@@ -1,0 +1,88 @@
+#include "runtime/qmp_probe.hpp"
+#include "tests/runtime/qmp_fixture.hpp"
+
+using namespace troupe;
+using nlohmann::json;
+
+namespace {
+
+constexpr std::chrono::seconds long_enough{50};
+
+/// Probes a QEMU that answers as `answer` says: null is a refusal.
+result<probe_answers> probe_scripted(const std::function<json(const std::string&)>& answer) {
+  loop on;
+  scripted_qemu qemu{on};
+  qemu.on_command = [&](const json& command) {
+    const auto value = answer(command["execute"]);
+    if (value.is_null())
+      qemu.say(json{{"error", {{"class", "CommandNotFound"}, {"desc", "no"}}}, {"id", command["id"]}}.dump());
+    else
+      qemu.answer(command, value);
+  };
+  qmp_monitor monitor{on, std::move(qemu.theirs), {}, {}};
+  qemu.say(scripted_qemu::greeting);
+  std::vector<result<probe_answers>> got;
+  probe(monitor, long_enough, [&](auto answers) { got.push_back(std::move(answers)); });
+  turn_until(on, [&] { return !got.empty() && monitor.in_flight() == 0; });
+  REQUIRE(got.size() == 1);
+  return std::move(got[0]);
+}
+
+} // namespace
+
+TEST_CASE("qmp probe: every answer is kept under its command", "[runtime]") {
+  const auto answers = probe_scripted([](const std::string& name) { return json{{"said", name}}; });
+  REQUIRE(answers);
+  CHECK(answers->size() == 6);
+  for (const auto& [name, value] : answers->items())
+    CHECK(value == json{{"said", name}});
+}
+
+TEST_CASE("qmp probe: a target without CPU definitions has none, and other refusals end the probe once", "[runtime]") {
+  const auto without = probe_scripted([](const std::string& name) { return name == "query-cpu-definitions" ? json{} : json{1}; });
+  REQUIRE(without);
+  CHECK(without->size() == 5);
+  CHECK_FALSE(without->contains("query-cpu-definitions"));
+
+  const auto failed = probe_scripted([](const std::string&) { return json{}; });
+  REQUIRE_FALSE(failed);
+  CHECK(failed.error().code == errc::operation_failed);
+  CHECK(failed.error().detail.find("'query-version'") != std::string::npos);
+}
+
+TEST_CASE("qmp probe: a QEMU that goes away ends it", "[runtime]") {
+  loop on;
+  scripted_qemu qemu{on};
+  qmp_monitor monitor{on, std::move(qemu.theirs), {}, {}};
+  int calls = 0;
+  std::optional<result<probe_answers>> got;
+  probe(monitor, long_enough, [&](auto answers) { ++calls, got = std::move(answers); });
+  qemu.hang_up();
+  turn_until(on, [&] { return got.has_value(); });
+  settle(on);
+  CHECK(got->error().code == errc::qemu_gone);
+  CHECK(calls == 1);
+}
+
+TEST_CASE("qmp probe: a real QEMU started by probe_argv answers everything", "[runtime]") {
+  if (!real_qemu::installed()) {
+    WARN("qemu-system-x86_64 is not installed: skipped");
+    return;
+  }
+  real_qemu qemu{[](int fd) { return probe_argv("qemu-system-x86_64", "tcg", fd); }};
+  loop on;
+  auto connected = connect_unix(qemu.path);
+  REQUIRE(connected);
+  qmp_monitor monitor{on, std::move(*connected), {}, {}};
+  std::optional<result<probe_answers>> got;
+  probe(monitor, long_enough, [&](auto answers) { got = std::move(answers); });
+  turn_until(on, [&] { return got.has_value(); });
+  REQUIRE(*got);
+  const auto& answers = **got;
+  CHECK(answers["query-target"]["arch"] == "x86_64");
+  CHECK(answers["query-kvm"]["enabled"] == false);
+  CHECK(answers["query-version"]["qemu"]["major"] >= 7);
+  CHECK(answers["query-machines"].size() > 2);
+  CHECK(answers["query-cpu-definitions"].size() > 10);
+  CHECK(answers["qom-list-types"].size() > 100);
+}
