@@ -25,20 +25,20 @@ std::string_view cut(std::string_view text) {
 
 typed_param::value_type read_value(xdr_reader& in) {
   switch (in.i32()) {
-    case 1:
-      return in.i32();
-    case 2:
-      return in.u32();
-    case 3:
-      return in.i64();
-    case 4:
-      return in.u64();
-    case 5:
-      return in.f64();
-    case 6:
-      return in.boolean();
-    case 7:
-      return std::string{in.string(rpc_max_string)};
+  case 1:
+    return in.i32();
+  case 2:
+    return in.u32();
+  case 3:
+    return in.i64();
+  case 4:
+    return in.u64();
+  case 5:
+    return in.f64();
+  case 6:
+    return in.boolean();
+  case 7:
+    return std::string{in.string(rpc_max_string)};
   }
   in.refuse("a typed parameter has a type other than 1 to 7");
   return {};
@@ -127,7 +127,8 @@ result<std::optional<rpc_packet>> rpc_framer::next() {
       return fail(errc::bad_packet, "a packet with file descriptors does not say how many");
     fds = in.u32();
     if (fds > rpc_max_fds)
-      return fail(errc::bad_packet, fmt::format("a packet with {} file descriptors: at most {} are allowed", fds, rpc_max_fds));
+      return fail(errc::bad_packet,
+                  fmt::format("a packet with {} file descriptors: at most {} are allowed", fds, rpc_max_fds));
   }
   if (in.failed() || held.size() < length)
     return wait(0);
@@ -206,7 +207,7 @@ std::string encode_error(const error& why) {
   out.i32(row.libvirt_domain);
   out.present(true);
   out.string(bare ? detail : std::string_view{message});
-  out.i32(2); // an error, not a warning
+  out.i32(2);         // an error, not a warning
   out.present(false); // no domain
   out.present(true);
   out.string(format);
@@ -239,9 +240,8 @@ std::string format_uuid(const uuid_bytes& uuid) {
 
 result<uuid_bytes> parse_uuid(std::string_view text) {
   const auto refuse = [text] {
-    return fail(errc::bad_argument,
-                fmt::format("'{}' is not a UUID: 32 hexadecimal digits are needed, as in '{}'", text.substr(0, 64),
-                            "c7a5fdbd-edaf-9455-926a-d65c16db1809"));
+    return fail(errc::bad_argument, fmt::format("'{}' is not a UUID: 32 hexadecimal digits are needed, as in '{}'",
+                                                text.substr(0, 64), "c7a5fdbd-edaf-9455-926a-d65c16db1809"));
   };
   uuid_bytes uuid{};
   std::size_t at = 0;

@@ -111,7 +111,7 @@ private:
 struct rpc_domain {
   std::string name;
   uuid_bytes uuid{};
-  std::int32_t id = -1;  ///< -1: not running.
+  std::int32_t id = -1; ///< -1: not running.
 
   bool operator==(const rpc_domain&) const = default;
 };
@@ -123,7 +123,7 @@ rpc_domain read_domain(xdr_reader& in);
 struct typed_param {
   using value_type = std::variant<std::int32_t, std::uint32_t, std::int64_t, std::uint64_t, double, bool, std::string>;
 
-  std::string field;  ///< At most `rpc_max_param_name` bytes.
+  std::string field; ///< At most `rpc_max_param_name` bytes.
   value_type value;
 
   bool operator==(const typed_param&) const = default;

@@ -102,12 +102,11 @@ result<std::unique_ptr<unix_listener>> unix_listener::open(loop& on, std::string
   if (!socket)
     return fail(errc::system, fmt::format("cannot make a socket: {}", text_of(errno)));
   // The file gets the mode of the socket's own inode, less the umask; only then is it widened.
-  if (::fchmod(socket.get(), mode) != 0
-      || ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
+  if (::fchmod(socket.get(), mode) != 0 ||
+      ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
     return fail(errc::system, fmt::format("cannot create socket '{}': {}", path, text_of(errno)));
   struct stat made {};
-  if (::chmod(path.c_str(), mode) != 0 || ::lstat(path.c_str(), &made) != 0
-      || ::listen(socket.get(), backlog) != 0) {
+  if (::chmod(path.c_str(), mode) != 0 || ::lstat(path.c_str(), &made) != 0 || ::listen(socket.get(), backlog) != 0) {
     const auto why = errno;
     ::unlink(path.c_str());
     return fail(errc::system, fmt::format("cannot listen on socket '{}': {}", path, text_of(why)));
@@ -116,11 +115,9 @@ result<std::unique_ptr<unix_listener>> unix_listener::open(loop& on, std::string
     new unix_listener{on, std::move(path), std::move(socket), made, std::move(on_accept)}};
 }
 
-unix_listener::unix_listener(loop& on, std::string path, unique_fd socket, const struct stat& file,
-                             accepted on_accept)
-    : path_{std::move(path)}, device_{file.st_dev}, inode_{file.st_ino}, socket_{std::move(socket)},
-      watch_{on, socket_.get(), [this](int) { accept_some(); }}, retry_{on},
-      shared_{std::make_shared<shared>(shared{std::move(on_accept)})} {
+unix_listener::unix_listener(loop& on, std::string path, unique_fd socket, const struct stat& file, accepted on_accept)
+  : path_{std::move(path)}, device_{file.st_dev}, inode_{file.st_ino}, socket_{std::move(socket)},
+    watch_{on, socket_.get(), [this](int) { accept_some(); }}, retry_{on}, shared_{new shared{std::move(on_accept)}} {
   watch_.want(UV_READABLE);
 }
 
@@ -159,10 +156,9 @@ result<peer_credentials> peer_of(int fd) {
 }
 
 packet_stream::packet_stream(loop& on, unique_fd socket, callbacks calls, packet_limits limits)
-    : loop_{on}, socket_{std::move(socket)},
-      watch_{std::make_unique<fd_watch>(on, socket_.get(), [this](int events) { on_ready(events); })},
-      framer_{limits.packet_bytes}, output_limit_{limits.output_bytes},
-      shared_{std::make_shared<shared>(shared{std::move(calls)})} {
+  : loop_{on}, socket_{std::move(socket)}, watch_{new fd_watch{on, socket_.get(),
+                                                               [this](int events) { on_ready(events); }}},
+    framer_{limits.packet_bytes}, output_limit_{limits.output_bytes}, shared_{new shared{std::move(calls)}} {
   update_watch();
 }
 
@@ -172,7 +168,8 @@ packet_stream::~packet_stream() {
 
 result<void> packet_stream::send(const rpc_header& header, std::string payload, std::vector<unique_fd> fds) {
   if (fds.size() > (carries_fds(header.type) ? rpc_max_fds : 0))
-    return fail(errc::bad_packet, fmt::format("procedure {} cannot send {} file descriptors", header.procedure, fds.size()));
+    return fail(errc::bad_packet,
+                fmt::format("procedure {} cannot send {} file descriptors", header.procedure, fds.size()));
   auto head = encode_rpc_head(header, payload.size(), fds.size());
   if (head.size() + payload.size() > rpc_max_packet)
     return fail(errc::bad_packet, fmt::format("procedure {} cannot send {} bytes: at most {} are allowed",

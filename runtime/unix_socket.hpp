@@ -57,7 +57,7 @@ private:
 struct peer_credentials {
   uid_t uid = 0;
   gid_t gid = 0;
-  pid_t pid = 0;  ///< May be gone or another process by now; 0 if it lives in another pid namespace.
+  pid_t pid = 0; ///< May be gone or another process by now; 0 if it lives in another pid namespace.
 };
 
 /// The credentials behind a connected UNIX socket. Errors: system. Source: unix(7), SO_PEERCRED.

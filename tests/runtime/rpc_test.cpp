@@ -185,7 +185,8 @@ TEST_CASE("rpc: descriptors keep their order and their packet", "[runtime]") {
 }
 
 TEST_CASE("rpc: lengths out of bounds are refused before their bytes come", "[runtime]") {
-  for (const std::uint32_t length : {0u, 3u, 4u, 27u, static_cast<std::uint32_t>(rpc_max_packet) + 1, 0x7fffffffu, 0xffffffffu}) {
+  for (const std::uint32_t length :
+       {0u, 3u, 4u, 27u, static_cast<std::uint32_t>(rpc_max_packet) + 1, 0x7fffffffu, 0xffffffffu}) {
     rpc_framer framer;
     framer.feed(length_word(length));
     const auto got = framer.next();
@@ -291,26 +292,26 @@ TEST_CASE("rpc: domains and typed parameters are read back", "[runtime]") {
     for (auto& param : params) {
       param.field = text(rpc_max_param_name);
       switch (draw() % 7) {
-        case 0:
-          param.value = static_cast<std::int32_t>(draw());
-          break;
-        case 1:
-          param.value = static_cast<std::uint32_t>(draw());
-          break;
-        case 2:
-          param.value = static_cast<std::int64_t>(draw());
-          break;
-        case 3:
-          param.value = static_cast<std::uint64_t>(draw());
-          break;
-        case 4:
-          param.value = static_cast<double>(draw()) / 3;
-          break;
-        case 5:
-          param.value = draw() % 2 == 0;
-          break;
-        default:
-          param.value = text(20);
+      case 0:
+        param.value = static_cast<std::int32_t>(draw());
+        break;
+      case 1:
+        param.value = static_cast<std::uint32_t>(draw());
+        break;
+      case 2:
+        param.value = static_cast<std::int64_t>(draw());
+        break;
+      case 3:
+        param.value = static_cast<std::uint64_t>(draw());
+        break;
+      case 4:
+        param.value = static_cast<double>(draw()) / 3;
+        break;
+      case 5:
+        param.value = draw() % 2 == 0;
+        break;
+      default:
+        param.value = text(20);
       }
     }
     xdr_writer out;

@@ -139,9 +139,10 @@ rpc_header numbered(std::uint32_t serial, rpc_type type = rpc_type::call) {
 }
 
 bool same_file(const unique_fd& a, const unique_fd& b) {
-  struct stat first {}, second {};
-  return ::fstat(a.get(), &first) == 0 && ::fstat(b.get(), &second) == 0 && first.st_ino == second.st_ino
-         && first.st_dev == second.st_dev;
+  struct stat first {
+  }, second{};
+  return ::fstat(a.get(), &first) == 0 && ::fstat(b.get(), &second) == 0 && first.st_ino == second.st_ino &&
+         first.st_dev == second.st_dev;
 }
 
 /// Both ends of a pipe: files that can be told from all others.
@@ -240,8 +241,12 @@ TEST_CASE("unix_socket: a file that is no socket stays", "[runtime]") {
   const temp_dir dir;
   const auto path = dir.path + "/sock";
   loop on;
-  SECTION("a plain file") { REQUIRE(unique_fd{::open(path.c_str(), O_CREAT | O_CLOEXEC, 0600)}); }
-  SECTION("a link to nowhere") { std::filesystem::create_symlink(dir.path + "/elsewhere", path); }
+  SECTION("a plain file") {
+    REQUIRE(unique_fd{::open(path.c_str(), O_CREAT | O_CLOEXEC, 0600)});
+  }
+  SECTION("a link to nowhere") {
+    std::filesystem::create_symlink(dir.path + "/elsewhere", path);
+  }
   const auto made = unix_listener::open(on, path, 0600, 5, [](unique_fd) {});
   REQUIRE_FALSE(made);
   CHECK(made.error().detail.find("remove it") != std::string::npos);
@@ -372,8 +377,9 @@ TEST_CASE_METHOD(stream_fixture, "unix_socket: descriptors go out one byte each 
 TEST_CASE_METHOD(stream_fixture, "unix_socket: two streams understand each other, descriptors and all", "[runtime]") {
   open();
   std::vector<rpc_packet> back;
-  packet_stream other{on, std::move(peer.socket), {[&back](rpc_packet packet) { back.push_back(std::move(packet)); },
-                                                   [](std::string) {}}};
+  packet_stream other{on,
+                      std::move(peer.socket),
+                      {[&back](rpc_packet packet) { back.push_back(std::move(packet)); }, [](std::string) {}}};
   std::mt19937_64 draw{9};
   const auto ends = pipe_ends();
   std::vector<std::pair<std::string, std::size_t>> sent;
@@ -473,7 +479,8 @@ TEST_CASE_METHOD(stream_fixture, "unix_socket: the last answer is written before
   CHECK(closed == std::vector<std::string>{"closed by this side"});
 }
 
-TEST_CASE_METHOD(stream_fixture, "unix_socket: a client that leaves before the last answer ends the stream", "[runtime]") {
+TEST_CASE_METHOD(stream_fixture, "unix_socket: a client that leaves before the last answer ends the stream",
+                 "[runtime]") {
   open();
   REQUIRE(stream->send(numbered(1), std::string(3'000'000, 'x')));
   stream->close_after_flush();
@@ -624,8 +631,12 @@ TEST_CASE("unix_socket: a stream may be destroyed by its own calls", "[runtime]"
 TEST_CASE_METHOD(stream_fixture, "unix_socket: bad packets close the stream with the reason", "[runtime]") {
   open({1000, 1000});
   std::string bytes;
-  SECTION("a length out of bounds") { bytes = encode_rpc(numbered(1), std::string(973, 'x')); }
-  SECTION("noise") { bytes = "GET / HTTP/1.1\r\n\r\n"; }
+  SECTION("a length out of bounds") {
+    bytes = encode_rpc(numbered(1), std::string(973, 'x'));
+  }
+  SECTION("noise") {
+    bytes = "GET / HTTP/1.1\r\n\r\n";
+  }
   peer.write(bytes);
   REQUIRE(turn_until_closed());
   CHECK(closed[0].find("28 to 1000 are allowed") != std::string::npos);
@@ -639,7 +650,8 @@ TEST_CASE_METHOD(stream_fixture, "unix_socket: a raised limit admits larger pack
   CHECK(turn_until(on, [this] { return got.size() == 1; }));
 }
 
-TEST_CASE_METHOD(stream_fixture, "unix_socket: descriptors nobody announced close the stream and themselves", "[runtime]") {
+TEST_CASE_METHOD(stream_fixture, "unix_socket: descriptors nobody announced close the stream and themselves",
+                 "[runtime]") {
   open();
   const auto ends = pipe_ends();
   const auto before = open_fds();

@@ -32,31 +32,31 @@ std::string random_bytes(std::mt19937_64& draw, std::size_t most, int first = 0)
 
 field random_field(std::mt19937_64& draw) {
   switch (draw() % 11) {
-    case 0:
-      return static_cast<std::uint32_t>(draw());
-    case 1:
-      return static_cast<std::int32_t>(draw());
-    case 2:
-      return static_cast<std::uint64_t>(draw());
-    case 3:
-      return static_cast<std::int64_t>(draw());
-    case 4:
-      return static_cast<double>(static_cast<std::int64_t>(draw())) / 7;
-    case 5:
-      return draw() % 2 == 0;
-    case 6:
-      return random_bytes(draw, 40, 1);
-    case 7:
-      return draw() % 2 == 0 ? std::optional<std::string>{} : random_bytes(draw, 40, 1);
-    case 8:
-      return as_opaque{random_bytes(draw, 40)};
-    case 9:
-      return as_char4{random_bytes(draw, 40)};
-    default:
-      uuid_bytes uuid;
-      for (auto& byte : uuid)
-        byte = static_cast<std::uint8_t>(draw());
-      return uuid;
+  case 0:
+    return static_cast<std::uint32_t>(draw());
+  case 1:
+    return static_cast<std::int32_t>(draw());
+  case 2:
+    return static_cast<std::uint64_t>(draw());
+  case 3:
+    return static_cast<std::int64_t>(draw());
+  case 4:
+    return static_cast<double>(static_cast<std::int64_t>(draw())) / 7;
+  case 5:
+    return draw() % 2 == 0;
+  case 6:
+    return random_bytes(draw, 40, 1);
+  case 7:
+    return draw() % 2 == 0 ? std::optional<std::string>{} : random_bytes(draw, 40, 1);
+  case 8:
+    return as_opaque{random_bytes(draw, 40)};
+  case 9:
+    return as_char4{random_bytes(draw, 40)};
+  default:
+    uuid_bytes uuid;
+    for (auto& byte : uuid)
+      byte = static_cast<std::uint8_t>(draw());
+    return uuid;
   }
 }
 
@@ -77,28 +77,28 @@ struct field_writer {
 
 field read_like(const field& shape, xdr_reader& in) {
   switch (shape.index()) {
-    case 0:
-      return in.u32();
-    case 1:
-      return in.i32();
-    case 2:
-      return in.u64();
-    case 3:
-      return in.i64();
-    case 4:
-      return in.f64();
-    case 5:
-      return in.boolean();
-    case 6:
-      return std::string{in.string(100)};
-    case 7:
-      return in.optional_string(100);
-    case 8:
-      return as_opaque{std::string{in.opaque(100)}};
-    case 9:
-      return as_char4{in.char4(100)};
-    default:
-      return in.uuid();
+  case 0:
+    return in.u32();
+  case 1:
+    return in.i32();
+  case 2:
+    return in.u64();
+  case 3:
+    return in.i64();
+  case 4:
+    return in.f64();
+  case 5:
+    return in.boolean();
+  case 6:
+    return std::string{in.string(100)};
+  case 7:
+    return in.optional_string(100);
+  case 8:
+    return as_opaque{std::string{in.opaque(100)}};
+  case 9:
+    return as_char4{in.char4(100)};
+  default:
+    return in.uuid();
   }
 }
 
