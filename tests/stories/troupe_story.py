@@ -54,6 +54,11 @@ def accel(kind="nano"):
     return read(os.path.join(GUEST, "nano-accel" if kind == "nano" else "accel")).strip() or "tcg"
 
 
+def has_ended(pid):
+    """Gone, or a zombie that only waits for its parent."""
+    return read("/proc/%s/stat" % pid).rpartition(")")[2].split()[:1] in ([], ["Z"], ["X"])
+
+
 class CommandFailed(Exception):
     def __init__(self, arguments, code, out, err):
         self.code, self.out, self.err = code, out, err
@@ -152,23 +157,27 @@ class Daemon:
     # What can be seen from outside.
 
     def qemus(self, name=None):
-        """Process ids of the QEMUs (of guest `name`) that have this root in their command line."""
+        """Process ids of the QEMUs (of guest `name`) that this daemon or one before it in the same root started."""
         found = []
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open("/proc/%s/cmdline" % entry, "rb") as file:
                     arguments = file.read().decode(errors="replace").split("\0")
-                with open("/proc/%s/stat" % entry) as file:
-                    ended = file.read().rpartition(")")[2].split()[0] in "ZX"
+                if "-name" not in arguments or not self.owns(entry, arguments):
+                    continue
+                named = re.match(r"(?:guest=)?([^,]*)", arguments[arguments.index("-name") + 1])[1]
+                if name in (None, named) and not has_ended(entry):
+                    found.append(int(entry))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
-            if ended or not any(self.root in argument for argument in arguments) or "-qmp" in arguments:
-                continue
-            if "-name" in arguments:
-                named = re.match(r"(?:guest=)?([^,]*)", arguments[arguments.index("-name") + 1])[1]
-                if name in (None, named):
-                    found.append(int(entry))
         return found
+
+    def owns(self, entry, arguments):
+        """Something of our root is in the process's hands: an argument, or an open file such as its log."""
+        if any(self.root in argument for argument in arguments):
+            return True
+        folder = "/proc/%s/fd" % entry
+        return any(os.readlink(os.path.join(folder, fd)).startswith(self.root) for fd in os.listdir(folder))
 
     def qemu(self, name):
         pids = self.qemus(name)
@@ -211,6 +220,9 @@ class Peer(Daemon):
         return ["unshare", "-m", "--propagation", "private", "sh", "-ec",
                 binds + "[ ! -e /dev/kvm ] || { mount --bind %s/kvm /dev/kvm; chmod 666 /dev/kvm; }; "
                 "exec libvirtd -p %s" % (self.root, self.pid_file)]
+
+    def owns(self, entry, arguments):
+        return self.root in read("/proc/%s/mountinfo" % entry)
 
 
 def start_daemon(root, **options):
@@ -315,14 +327,20 @@ class Story(unittest.TestCase):
 class Events:
     """`virsh event --all --loop` beside the story, its lines as they come."""
 
-    def __init__(self, daemon, *filters):
+    def __init__(self, story, *filters):
+        self.story, self.text = story, ""
         self.process = subprocess.Popen(
-            ["stdbuf", "-oL", "virsh", "-c", daemon.uri, "event", *(filters or ("--all",)), "--loop"], env=CLEAN,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            ["stdbuf", "-oL", "virsh", "-c", story.daemon.uri, "event", *(filters or ("--all",)), "--loop"], env=CLEAN,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         os.set_blocking(self.process.stdout.fileno(), False)
-        self.text = ""
 
     def __enter__(self):
+        """Ready when an event has come: virsh does not say when it listens."""
+        def heard():
+            self.story.define(self.story.nano_xml("probe"))
+            self.story.virsh("undefine", "probe")
+            return "probe" in self.text + "".join(self.lines())
+        wait_until("virsh event hears of a guest", heard)
         return self
 
     def __exit__(self, *_):
@@ -331,7 +349,7 @@ class Events:
         self.process.stdout.close()
 
     def lines(self):
-        self.text += self.process.stdout.read() or ""
+        self.text += (self.process.stdout.read() or b"").decode(errors="replace")
         return self.text.splitlines()
 
     def wait(self, *expected):

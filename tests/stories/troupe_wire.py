@@ -99,11 +99,15 @@ class Wire:
     def __init__(self, path, hello=True, flags=0, timeout=30):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
-        self.socket.connect(path)
         self.serial, self.buffer, self.messages = 0, b"", []
-        if hello:
-            self.call(PROC["AUTH_LIST"])
-            self.call(PROC["CONNECT_OPEN"], optional("qemu:///system") + u32(flags))
+        try:
+            self.socket.connect(path)
+            if hello:
+                self.call(PROC["AUTH_LIST"])
+                self.call(PROC["CONNECT_OPEN"], optional("qemu:///system") + u32(flags))
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self):
         return self
