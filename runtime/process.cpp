@@ -11,12 +11,15 @@
 #include <optional>
 #include <spawn.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <utility>
 
 #include <fmt/format.h>
+
+extern "C" { // glibc 2.36 forgets to say so itself
+#include <sys/pidfd.h>
+}
 
 namespace troupe {
 namespace {
@@ -129,7 +132,8 @@ public:
     int highest = STDERR_FILENO;
     for (const auto& [fd, as] : fds) {
       if (as < 0 || as > max_passed_fd)
-        return fail(errc::bad_argument, fmt::format("a descriptor can be passed as 0 to {}, not {}", max_passed_fd, as));
+        return fail(errc::bad_argument,
+                    fmt::format("a descriptor can be passed as 0 to {}, not {}", max_passed_fd, as));
       if (std::exchange(named[static_cast<std::size_t>(as)], true))
         return fail(errc::bad_argument, fmt::format("two descriptors are passed as {}", as));
       highest = std::max(highest, as);
@@ -189,8 +193,8 @@ result<process_id> read_pid_file(const std::string& path) {
   const std::string_view line{*text};
   const auto space = line.find(' ');
   process_id id;
-  if (space == line.npos || !line.ends_with('\n') || !read_number(line.substr(0, space), id.pid) || id.pid <= 0
-      || !read_number(line.substr(space + 1, line.size() - space - 2), id.start_time))
+  if (space == line.npos || !line.ends_with('\n') || !read_number(line.substr(0, space), id.pid) || id.pid <= 0 ||
+      !read_number(line.substr(space + 1, line.size() - space - 2), id.start_time))
     return fail(errc::bad_argument, fmt::format("pid file '{}' does not hold a pid and a start time", path));
   return id;
 }

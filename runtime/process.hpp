@@ -30,7 +30,8 @@ result<process_id> identify(pid_t pid);
 bool is_alive(const process_id& id);
 
 /// The process a pid file of troupe-launch names, as "PID START_TIME". Blocks on the file.
-/// Errors: qemu_gone when there is no such file or it is empty (a launch that failed), system, bad_argument when it holds anything else.
+/// Errors: qemu_gone when there is no such file or it is empty (a launch that failed), system, bad_argument when it
+/// holds anything else.
 result<process_id> read_pid_file(const std::string& path);
 
 /// How a process ended. Only its parent is told, so `known` is false for a process this daemon adopted.
@@ -42,8 +43,9 @@ struct exit_status {
 
 /// Watches one process through a pidfd, whoever its parent is. Loop thread only.
 ///
-/// Destroying it ends the interest and nothing else: the process runs on. When one of our own children exits while nobody
-/// watches it, it stays a zombie until somebody watches it again (and then learns its status) or `forgotten_children` sweeps.
+/// Destroying it ends the interest and nothing else: the process runs on. When one of our own children exits while
+/// nobody watches it, it stays a zombie until somebody watches it again (and then learns its status) or
+/// `forgotten_children` sweeps.
 class child {
 public:
   /// `exited` is called once, from a later turn of the loop; it may destroy the watch. A process that has exited but is
@@ -76,18 +78,19 @@ struct fd_pass {
 };
 
 struct spawn_request {
-  std::vector<std::string> argv; ///< argv[0] is the path of the program; PATH is not searched.
-  std::vector<std::string> env;  ///< The whole environment, as NAME=value.
-  std::vector<fd_pass> fds;      ///< In any order: passing 5 as 3 and 3 as 5 works.
+  std::vector<std::string> argv{}; ///< argv[0] is the path of the program; PATH is not searched.
+  std::vector<std::string> env{};  ///< The whole environment, as NAME=value.
+  std::vector<fd_pass> fds{};      ///< In any order: passing 5 as 3 and 3 as 5 works.
 };
 
-/// Starts a process in its own session, with no signal blocked or ignored and only the named descriptors open; of 0, 1 and 2
-/// those not named are /dev/null. Returns when the program is executing. Loop thread.
-/// Errors: bad_argument; operation_failed when the program cannot be executed; system.
+/// Starts a process in its own session, with no signal blocked or ignored and only the named descriptors open; of 0, 1
+/// and 2 those not named are /dev/null. Returns when the program is executing. Loop thread. Errors: bad_argument;
+/// operation_failed when the program cannot be executed; system.
 result<std::unique_ptr<child>> spawn(loop& on, const spawn_request& request, std::function<void(exit_status)> exited);
 
-/// Reaps our children that exited after their watch was dropped. A program that spawns calls `sweep` now and then (once a
-/// minute will do). A watch reaps at once, so a zombie met by two sweeps in a row is nobody's; each sweep reaps at most one.
+/// Reaps our children that exited after their watch was dropped. A program that spawns calls `sweep` now and then (once
+/// a minute will do). A watch reaps at once, so a zombie met by two sweeps in a row is nobody's; each sweep reaps at
+/// most one.
 class forgotten_children {
 public:
   /// Whether a zombie was reaped. Never blocks; one thread at a time.
@@ -97,8 +100,8 @@ private:
   process_id last_seen_;
 };
 
-/// The end of a file: at most `max_bytes` of what follows `from_offset`, whole lines when it holds any, for error messages.
-/// Empty when it cannot be read. Blocks on the file.
+/// The end of a file: at most `max_bytes` of what follows `from_offset`, whole lines when it holds any, for error
+/// messages. Empty when it cannot be read. Blocks on the file.
 std::string tail_of_file(const std::string& path, std::size_t max_bytes, std::uint64_t from_offset = 0);
 
 /// A sealed file without a path that holds `contents`, rewound, to hand to a new process. `name` shows in /proc/PID/fd.

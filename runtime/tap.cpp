@@ -4,8 +4,8 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <string_view>
+#include <sys/socket.h>
 #include <utility>
 
 // The kernel's and the C library's <net/if.h> may not meet.
@@ -27,8 +27,8 @@ ifreq request_for(std::string_view device) {
 }
 
 bool is_device_name(std::string_view name) {
-  return !name.empty() && name.size() < IFNAMSIZ && name.find_first_of("/ \t\n") == name.npos
-         && name.find('\0') == name.npos;
+  return !name.empty() && name.size() < IFNAMSIZ && name.find_first_of("/ \t\n") == name.npos &&
+         name.find('\0') == name.npos;
 }
 
 /// What went wrong, and what to do about it where that is known. Reads errno.

@@ -260,8 +260,9 @@ result<found_user> find_user(const std::string& text) {
   }
   const auto id = id_from(std::string_view{text}.substr(text.starts_with('+') ? 1 : 0));
   if (!id)
-    return fail(errc::bad_argument,
-                fmt::format("there is no user '{}': name one that `getent passwd` lists, or give its number as +NUMBER", text));
+    return fail(
+      errc::bad_argument,
+      fmt::format("there is no user '{}': name one that `getent passwd` lists, or give its number as +NUMBER", text));
   auto numbered = look_up(::getpwuid_r, uid_t{*id}, read_user, what);
   if (!numbered)
     return tl::make_unexpected(std::move(numbered.error()));
@@ -278,8 +279,9 @@ result<gid_t> find_group(const std::string& text) {
   }
   const auto id = id_from(std::string_view{text}.substr(text.starts_with('+') ? 1 : 0));
   if (!id)
-    return fail(errc::bad_argument,
-                fmt::format("there is no group '{}': name one that `getent group` lists, or give its number as +NUMBER", text));
+    return fail(
+      errc::bad_argument,
+      fmt::format("there is no group '{}': name one that `getent group` lists, or give its number as +NUMBER", text));
   return *id;
 }
 
@@ -352,12 +354,14 @@ result<void> take(const owner_record& was, uid_t uid, gid_t gid) {
   if (info.st_uid == uid && info.st_gid == gid)
     return {};
   if (was.foreign_link && info.st_uid != uid)
-    return fail(errc::operation_failed,
-                fmt::format("'{}' belongs to user {} but was named by somebody else's symbolic link: name it by this path",
-                            was.path, info.st_uid));
+    return fail(
+      errc::operation_failed,
+      fmt::format("'{}' belongs to user {} but was named by somebody else's symbolic link: name it by this path",
+                  was.path, info.st_uid));
   if (::fchownat(fd.get(), "", uid, gid, AT_EMPTY_PATH) == 0 || has_no_owners(errno))
     return {};
-  return fail(errc::operation_failed, fmt::format("cannot make '{}' belong to {}:{}: {}", was.path, uid, gid, reason(errno)));
+  return fail(errc::operation_failed,
+              fmt::format("cannot make '{}' belong to {}:{}: {}", was.path, uid, gid, reason(errno)));
 }
 
 result<void> give_back(const owner_record& was, uid_t taken_uid, gid_t taken_gid) {
@@ -384,9 +388,10 @@ result<void> check_search(const std::string& path, const dac_identity& who) {
       barred = name;
   });
   if (barred)
-    return fail(errc::operation_failed, fmt::format("user {0} may not search the directory '{1}' on the way to '{2}': allow "
-                                                    "it with `chmod o+x {1}` or `setfacl -m u:{0}:x {1}`",
-                                                    who.uid, *barred, path));
+    return fail(errc::operation_failed,
+                fmt::format("user {0} may not search the directory '{1}' on the way to '{2}': allow "
+                            "it with `chmod o+x {1}` or `setfacl -m u:{0}:x {1}`",
+                            who.uid, *barred, path));
   if (!there && !(there.error().number == ENOENT && there.error().last))
     return fail(errc::operation_failed, fmt::format("cannot reach '{}' on the way to '{}': {}", there.error().at, path,
                                                     reason(there.error().number)));

@@ -32,8 +32,9 @@ json written(const std::string& text) {
 void read(const json& value, std::string& text) {
   if (value.is_string())
     text = value.get<std::string>();
-  else if (value.is_array()
-           && std::ranges::all_of(value, [](const json& x) { return x.is_number_unsigned() && x.get<std::uint64_t>() < 256; }))
+  else if (value.is_array() && std::ranges::all_of(value, [](const json& x) {
+             return x.is_number_unsigned() && x.get<std::uint64_t>() < 256;
+           }))
     for (const auto& byte : value)
       text.push_back(static_cast<char>(byte.get<std::uint8_t>()));
   else
@@ -43,8 +44,7 @@ void read(const json& value, std::string& text) {
 }
 
 template <class Number>
-  requires std::is_arithmetic_v<Number>
-json written(Number number) {
+requires std::is_arithmetic_v<Number> json written(Number number) {
   return number;
 }
 
@@ -55,7 +55,7 @@ void read(const json& value, bool& flag) {
 }
 
 template <class Number>
-  requires std::is_integral_v<Number>
+requires std::is_integral_v<Number>
 void read(const json& value, Number& number) {
   // For ids the highest is -1, which the kernel takes for "unchanged".
   constexpr bool is_id = std::is_same_v<Number, uid_t>;
@@ -71,13 +71,12 @@ template <class T>
 void read_members(const json& value, T& into);
 
 template <class T>
-  requires std::is_same_v<T, launch_identity> || std::is_same_v<T, resource_limit>
-json written(const T& value) {
+requires std::is_same_v<T, launch_identity> || std::is_same_v<T, resource_limit> json written(const T& value) {
   return written_members(value);
 }
 
 template <class T>
-  requires std::is_same_v<T, launch_identity> || std::is_same_v<T, resource_limit>
+requires std::is_same_v<T, launch_identity> || std::is_same_v<T, resource_limit>
 void read(const json& value, T& into) {
   read_members(value, into);
 }

@@ -17,7 +17,7 @@ namespace troupe {
 struct resource_limit {
   static constexpr std::uint64_t unlimited = std::numeric_limits<std::uint64_t>::max();
 
-  std::string name;
+  std::string name{};
   std::uint64_t soft = 0;
   std::uint64_t hard = 0;
 
@@ -28,24 +28,24 @@ struct resource_limit {
 struct launch_identity {
   uid_t uid = 0;
   gid_t gid = 0;
-  std::vector<gid_t> groups; ///< All supplementary groups; those of the daemon are given up.
+  std::vector<gid_t> groups{}; ///< All supplementary groups; those of the daemon are given up.
 
   bool operator==(const launch_identity&) const = default;
 };
 
 /// What troupe-launch is to become. It travels as JSON text.
 struct launch_plan {
-  std::vector<std::string> argv;             ///< argv[0] is the absolute path of the program.
-  std::vector<std::string> env;              ///< The whole environment, as NAME=value.
+  std::vector<std::string> argv{}; ///< argv[0] is the absolute path of the program.
+  std::vector<std::string> env{};  ///< The whole environment, as NAME=value.
   std::string working_dir = "/";
-  std::optional<launch_identity> identity;   ///< Absent: stay who we are, as a session daemon must.
-  std::vector<std::string> capabilities;     ///< Kept, as "net_bind_service"; every other one is dropped for good.
+  std::optional<launch_identity> identity{}; ///< Absent: stay who we are, as a session daemon must.
+  std::vector<std::string> capabilities{};   ///< Kept, as "net_bind_service"; every other one is dropped for good.
   mode_t umask = 077;
-  bool no_new_privs = true;                  ///< False under SELinux, where exec would not change the domain.
-  std::string pid_file;                      ///< Absolute; gets "PID START_TIME\n". Empty: none.
-  std::vector<int> keep_fds;                 ///< Beside 0, 1 and 2, the only descriptors the program gets.
-  std::vector<resource_limit> limits;
-  std::string banner;                        ///< Written to stderr, the guest's log, before the program starts.
+  bool no_new_privs = true;    ///< False under SELinux, where exec would not change the domain.
+  std::string pid_file{};      ///< Absolute; gets "PID START_TIME\n". Empty: none.
+  std::vector<int> keep_fds{}; ///< Beside 0, 1 and 2, the only descriptors the program gets.
+  std::vector<resource_limit> limits{};
+  std::string banner{}; ///< Written to stderr, the guest's log, before the program starts.
 
   bool operator==(const launch_plan&) const = default;
 };
@@ -58,12 +58,12 @@ std::string to_text(const launch_plan& plan);
 /// Errors: bad_argument, naming the member that is missing, unknown or wrong.
 result<launch_plan> launch_plan_from(std::string_view text);
 
-/// The one line troupe-launch writes to its status descriptor when it cannot start the program. End of file without a line
-/// means that the program runs.
+/// The one line troupe-launch writes to its status descriptor when it cannot start the program. End of file without a
+/// line means that the program runs.
 struct launch_failure {
-  std::string step;    ///< "identity", "verify", "exec", ...
-  int number = 0;      ///< errno, or 0.
-  std::string message; ///< A sentence for people.
+  std::string step{};    ///< "identity", "verify", "exec", ...
+  int number = 0;        ///< errno, or 0.
+  std::string message{}; ///< A sentence for people.
 
   bool operator==(const launch_failure&) const = default;
 };

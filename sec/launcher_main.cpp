@@ -1,4 +1,5 @@
-// troupe-launch: becomes the program that a plan describes, or says why not. One thread, and nothing shared with the daemon.
+// troupe-launch: becomes the program that a plan describes, or says why not. One thread, and nothing shared with the
+// daemon.
 
 #include "runtime/unique_fd.hpp"
 #include "sec/launch_plan.hpp"
@@ -246,9 +247,9 @@ outcome launch::write_pid_file() {
   if (!pid_fd_)
     return failed(fmt::format("cannot create the pid file '{}'", plan_.pid_file));
   pid_name_ = temporary;
-  if (::fchmod(pid_fd_.get(), 0644) != 0
-      || !write_all(pid_fd_.get(), fmt::format("{} {}\n", ::getpid(), *start_time))
-      || ::renameat(run_dir_.get(), temporary.c_str(), run_dir_.get(), name.c_str()) != 0)
+  if (::fchmod(pid_fd_.get(), 0644) != 0 ||
+      !write_all(pid_fd_.get(), fmt::format("{} {}\n", ::getpid(), *start_time)) ||
+      ::renameat(run_dir_.get(), temporary.c_str(), run_dir_.get(), name.c_str()) != 0)
     return failed(fmt::format("cannot write the pid file '{}'", plan_.pid_file));
   pid_name_ = name;
   return {};
@@ -267,8 +268,8 @@ void select_capabilities(std::uint64_t kept) {
   for (unsigned number = 0; number < 64; ++number)
     if ((kept >> number & 1) != 0)
       capng_update(CAPNG_ADD,
-                   static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_INHERITABLE | CAPNG_BOUNDING_SET
-                                             | CAPNG_AMBIENT),
+                   static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_INHERITABLE |
+                                             CAPNG_BOUNDING_SET | CAPNG_AMBIENT),
                    number);
 }
 
@@ -320,8 +321,8 @@ outcome launch::verify() {
 
   const auto all_are = [&](const char* field, std::uint32_t planned) -> outcome {
     const auto words = words_of(*status, field);
-    if (words.size() == 4
-        && std::ranges::all_of(words, [&](auto word) { return number_from<std::uint32_t>(word) == planned; }))
+    if (words.size() == 4 &&
+        std::ranges::all_of(words, [&](auto word) { return number_from<std::uint32_t>(word) == planned; }))
       return {};
     return refused(fmt::format("{} is {}, planned was {}", field, fmt::join(words, " "), planned));
   };
@@ -432,8 +433,8 @@ int run(int argc, char** argv) {
   for (int found; (found = ::getopt_long(argc, argv, "", options, nullptr)) != -1;)
     if (found == 'p' || found == 's')
       (found == 'p' ? plan_number : status_fd) = number_from<int>(optarg).value_or(-1);
-  if (plan_number <= STDERR_FILENO || status_fd <= STDERR_FILENO || plan_number == status_fd || optind != argc
-      || ::fcntl(status_fd, F_SETFD, FD_CLOEXEC) != 0) {
+  if (plan_number <= STDERR_FILENO || status_fd <= STDERR_FILENO || plan_number == status_fd || optind != argc ||
+      ::fcntl(status_fd, F_SETFD, FD_CLOEXEC) != 0) {
     fmt::print(stderr, "usage: troupe-launch --plan-fd N --status-fd M\n"
                        "Becomes the program that the plan on descriptor N describes. Why it cannot is written to M.\n"
                        "Meant to be started by trouped.\n");

@@ -9,7 +9,7 @@ namespace troupe {
 struct resource {
   enum class kind : std::uint8_t { file, block, character, directory, socket };
 
-  std::string path;
+  std::string path{};
   kind what = kind::file;
   bool readonly = false; ///< The guest only reads it: a CD, a backing layer.
   bool shared = false;   ///< Other guests may have it open at the same time.
