@@ -1,0 +1,39 @@
+#pragma once
+
+#include "runtime/error.hpp"
+#include "xml/domain.hpp"
+#include "xml/emulator_facts.hpp"
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace troupe {
+
+/// What of a command line belongs to one run on one host.
+struct run_settings {
+  int id = -1;
+  std::string run_dir;       ///< The guest's own directory: sockets QEMU makes lie there.
+  std::string home;          ///< HOME and XDG_* of QEMU; empty: `run_dir`.
+  std::string state_dir;     ///< Where generated nvram files lie.
+  int monitor_fd = -1;       ///< A listening socket that QEMU finds there; negative: QEMU listens on run_dir/monitor.sock itself.
+  std::map<std::string, std::string> networks; ///< Network name to bridge, or "user".
+  std::vector<int> tap_fds;  ///< A descriptor for each bridge of `bridges_wanted`, in its order.
+  bool session = false;
+  bool generic_taps = false; ///< Every card becomes a TAP with descriptor `fd`: what domxml-to-native shows.
+  std::string path;          ///< PATH of QEMU; empty: a system's usual one.
+};
+
+struct command_line {
+  std::vector<std::string> env;   ///< NAME=VALUE
+  std::vector<std::string> argv;
+};
+
+/// QEMU's command line for a completed definition with aliases: words and order are libvirt 9.0.0's.
+/// Errors: unsupported_config, naming the device, when QEMU or we can't do what the definition wants.
+result<command_line> qemu_command_line(const domain& guest, const emulator_facts& facts, const run_settings& settings);
+
+/// One line a POSIX shell reads back as the same words.
+std::string shell_line(const command_line& line);
+
+} // namespace troupe
