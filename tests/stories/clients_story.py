@@ -130,11 +130,13 @@ class Python(Story):
         os.kill(pid, signal.SIGSTOP)
         thread = threading.Thread(target=slow.suspend)
         thread.start()
-        self.assertEqual(self.connection.getType(), "QEMU")
-        self.assertTrue(self.connection.lookupByName("slow").isActive())
-        self.assertTrue(thread.is_alive())
-        os.kill(pid, signal.SIGCONT)
-        thread.join()
+        try:
+            self.assertEqual(self.connection.getType(), "QEMU")
+            self.assertTrue(self.connection.lookupByName("slow").isActive())
+            self.assertTrue(thread.is_alive())
+        finally:
+            os.kill(pid, signal.SIGCONT)
+            thread.join()
         self.assertEqual(slow.state()[0], libvirt.VIR_DOMAIN_PAUSED)
 
 
