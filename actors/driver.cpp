@@ -84,6 +84,8 @@ private:
   void add(const std::string& uuid, guest_actor actor, guest_view_ptr first);
   void complete(std::string xml, next_step then);
   result<std::string> check_names(const domain& wanted) const;
+  void run(std::shared_ptr<const domain> wanted, std::uint32_t flags, caf::strong_actor_ptr owner,
+           caf::typed_response_promise<guest_ref> promise);
   void store(std::shared_ptr<const domain> config, caf::typed_response_promise<guest_ref> promise);
   void forget(const std::string& uuid);
   void tell(const guest_ref& guest, int event, int detail);
@@ -195,7 +197,8 @@ void driver_data::start_marked() {
 }
 
 guest_actor driver_data::spawn(guest_setup setup) {
-  auto actor = self_->spawn<caf::monitored>(guest, std::move(setup));
+  auto actor = spawn_guest(self_->system(), std::move(setup));
+  self_->monitor(actor);
   return actor;
 }
 
@@ -377,38 +380,43 @@ caf::result<guest_ref> driver_data::create(const create_guest& order) {
   auto promise = self_->make_response_promise<guest_ref>();
   complete(order.xml, [this, promise, flags = order.flags,
                        owner = order.owner](result<std::shared_ptr<const domain>> wanted) mutable {
-    if (!wanted)
-      return promise.deliver(to_caf(std::move(wanted.error())));
-    auto uuid = check_names(**wanted);
-    if (!uuid)
-      return promise.deliver(to_caf(std::move(uuid.error())));
-    const auto order_start = [this, promise, flags, owner](guest_actor& who) mutable {
-      self_->request(who, guest_answer, start_guest{flags, owner})
-        .then([promise](guest_ref& started) mutable { promise.deliver(std::move(started)); },
-              [promise](caf::error& why) mutable { promise.deliver(std::move(why)); });
-    };
-    if (auto* there = slot_of(*uuid)) {
-      if (is_active(there->view->life))
-        return promise.deliver(to_caf({errc::operation_failed, fmt::format("domain '{}' already exists with uuid {}",
-                                                                           there->view->ref.name, *uuid)}));
-      // A definition of that name is there: this start uses it, as the two are one guest.
-      return order_start(there->actor);
-    }
+    if (wanted)
+      run(std::move(*wanted), flags, owner, promise);
+    else
+      promise.deliver(to_caf(std::move(wanted.error())));
+  });
+  return promise;
+}
+
+void driver_data::run(std::shared_ptr<const domain> wanted, std::uint32_t flags, caf::strong_actor_ptr owner,
+                      caf::typed_response_promise<guest_ref> promise) {
+  auto uuid = check_names(*wanted);
+  if (!uuid) {
+    promise.deliver(to_caf(std::move(uuid.error())));
+    return;
+  }
+  if (!slots_.contains(*uuid)) {
     guest_setup wish;
     wish.around = around_;
-    wish.name = (*wanted)->name;
+    wish.name = wanted->name;
     wish.uuid = *uuid;
-    wish.transient = *wanted;
+    wish.transient = wanted;
     auto first = std::make_shared<guest_view>();
     first->ref = {wish.name, *uuid, -1};
     first->persistent = false;
     first->life = guest_state::preparing; // not to be forgotten as an inactive transient one before it began
-    auto actor = spawn(std::move(wish));
-    add(*uuid, actor, first);
-    slots_[*uuid].transient = *wanted;
-    order_start(actor);
-  });
-  return promise;
+    add(*uuid, spawn(std::move(wish)), first);
+  } else if (is_active(slots_[*uuid].view->life)) {
+    promise.deliver(to_caf({errc::operation_failed, fmt::format("domain '{}' already exists with uuid {}", wanted->name,
+                                                                *uuid)}));
+    return;
+  }
+  // One that is defined runs as this text says, until it ends.
+  auto& place = slots_[*uuid];
+  place.transient = wanted;
+  self_->request(place.actor, guest_answer, start_guest{flags, owner, wanted})
+    .then([promise](guest_ref& started) mutable { promise.deliver(std::move(started)); },
+          [promise](caf::error& why) mutable { promise.deliver(std::move(why)); });
 }
 
 caf::result<done> driver_data::undefine(const undefine_guest& order) {
@@ -454,7 +462,7 @@ void driver_data::forget(const std::string& uuid) {
   uuid_by_actor_.erase(it->second.actor.address());
   uuid_by_name_.erase(view.ref.name);
   uuid_by_id_.erase(view.ref.id);
-  self_->demonitor(it->second.actor);
+  self_->demonitor(it->second.actor.address());
   self_->send_exit(it->second.actor, caf::exit_reason::user_shutdown);
   slots_.erase(it);
 }
@@ -609,6 +617,8 @@ void driver_data::lost(const caf::down_msg& message) {
   uuid_by_actor_[place.actor.address()] = uuid;
 }
 
+namespace {
+
 driver_actor::behavior_type driver(driver_actor::stateful_pointer<driver_data> self, driver_setup setup) {
   self->state.begin(self, std::move(setup));
   return {
@@ -623,6 +633,12 @@ driver_actor::behavior_type driver(driver_actor::stateful_pointer<driver_data> s
     [self](const view_changed& x) { self->state.changed(x.view); },
     [](const completion& x) { x.run(); },
   };
+}
+
+} // namespace
+
+driver_actor spawn_driver(caf::actor_system& system, driver_setup setup) {
+  return system.spawn(driver, std::move(setup));
 }
 
 } // namespace troupe

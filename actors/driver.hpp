@@ -26,9 +26,7 @@ struct driver_setup {
   std::string host_arch = "x86_64";
 };
 
-class driver_data;
-
 /// Spawns a guest for each definition and for each QEMU that an earlier daemon left running, and supervises them.
-driver_actor::behavior_type driver(driver_actor::stateful_pointer<driver_data> self, driver_setup setup);
+driver_actor spawn_driver(caf::actor_system& system, driver_setup setup);
 
 } // namespace troupe

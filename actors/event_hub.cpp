@@ -107,6 +107,8 @@ private:
   std::vector<subscriber_actor> subscribers_;
 };
 
+namespace {
+
 event_hub_actor::behavior_type event_hub(event_hub_actor::stateful_pointer<event_hub_data> self,
                                          event_hub_setup setup) {
   self->state.begin(self, std::move(setup));
@@ -116,6 +118,12 @@ event_hub_actor::behavior_type event_hub(event_hub_actor::stateful_pointer<event
     [self](const unsubscribe& x) { self->state.remove(x.who); },
     [](const completion& x) { x.run(); },
   };
+}
+
+} // namespace
+
+event_hub_actor spawn_event_hub(caf::actor_system& system, event_hub_setup setup) {
+  return system.spawn(event_hub, std::move(setup));
 }
 
 } // namespace troupe

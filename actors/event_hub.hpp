@@ -10,10 +10,8 @@ struct event_hub_setup {
   std::uint64_t last_sequence = 0; ///< of the ledger's log
 };
 
-class event_hub_data;
-
 /// Gives every event its number, writes it to the ledger's log and then passes it on to all subscribers, in order.
-event_hub_actor::behavior_type event_hub(event_hub_actor::stateful_pointer<event_hub_data> self, event_hub_setup setup);
+event_hub_actor spawn_event_hub(caf::actor_system& system, event_hub_setup setup);
 
 /// An event as the log keeps it: one JSON object.
 std::string to_log_text(const guest_event& event);

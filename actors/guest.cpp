@@ -83,16 +83,10 @@ std::function<void(result<T>)> guest_data::here(std::function<void(result<T>)> t
 }
 
 template <class Reply>
-void guest_data::ask(command<Reply> what, std::function<void(result<Reply>)> then) {
-  ask_within(around_->qmp_answer, std::move(what), std::move(then));
-}
-
-template <class Reply>
-void guest_data::ask_within(std::chrono::milliseconds limit, command<Reply> what,
-                            std::function<void(result<Reply>)> then) {
+void guest_data::ask(command<Reply> what, std::type_identity_t<std::function<void(result<Reply>)>> then) {
   if (!monitor_)
     return then(fail(errc::qemu_gone, called() + " has no monitor connection now"));
-  monitor_->execute(what.execute, std::move(what.arguments), limit,
+  monitor_->execute(what.execute, std::move(what.arguments), around_->qmp_answer,
                     here<nlohmann::json>([this, what = what.execute, read = what.read,
                                           then = std::move(then)](result<nlohmann::json> answer) {
                       if (!answer) {
@@ -149,7 +143,7 @@ caf::result<guest_ref> guest_data::start(const start_guest& order) {
   if (life_ != guest_state::shutoff)
     return to_caf({errc::wrong_state, is_live(life_) ? "domain is already running"
                                                      : fmt::format("{} is {}", called(), to_string(life_))});
-  const auto& source = config_ ? config_ : transient_;
+  const auto& source = order.instead ? order.instead : config_ ? config_ : transient_;
   if (!source)
     return to_caf({errc::wrong_state, called() + " has no definition"});
   stay_paused_ = (order.flags & create_paused) != 0;
@@ -972,6 +966,8 @@ void guest_data::commit_row(std::shared_ptr<const guest_row> row, std::function<
 
 // ---- the actor
 
+namespace {
+
 guest_actor::behavior_type guest(guest_actor::stateful_pointer<guest_data> self, guest_setup setup) {
   self->set_down_handler([self](const caf::down_msg& gone) { self->state.owner_gone(gone.source); });
   self->state.begin(self, std::move(setup));
@@ -995,6 +991,12 @@ guest_actor::behavior_type guest(guest_actor::stateful_pointer<guest_data> self,
     [self](const close_console& x) { self->state.console_closed(x.path); },
     [](const completion& x) { x.run(); },
   };
+}
+
+} // namespace
+
+guest_actor spawn_guest(caf::actor_system& system, guest_setup setup) {
+  return system.spawn(guest, std::move(setup));
 }
 
 } // namespace troupe

@@ -45,8 +45,6 @@ struct guest_setup {
   std::shared_ptr<const guest_row> found;    ///< a QEMU of before, to be adopted or cleared away
 };
 
-class guest_data;
-
-guest_actor::behavior_type guest(guest_actor::stateful_pointer<guest_data> self, guest_setup setup);
+guest_actor spawn_guest(caf::actor_system& system, guest_setup setup);
 
 } // namespace troupe

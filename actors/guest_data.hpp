@@ -79,9 +79,7 @@ private:
   template <class T>
   std::function<void(result<T>)> here(std::function<void(result<T>)> then);
   template <class Reply>
-  void ask(command<Reply> what, std::function<void(result<Reply>)> then);
-  template <class Reply>
-  void ask_within(std::chrono::milliseconds limit, command<Reply> what, std::function<void(result<Reply>)> then);
+  void ask(command<Reply> what, std::type_identity_t<std::function<void(result<Reply>)>> then);
   void order(command<void> what, caf::typed_response_promise<done> then);
   qmp_monitor::callbacks monitor_calls();
 

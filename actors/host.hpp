@@ -102,6 +102,19 @@ public:
   };
   virtual void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) = 0;
 
+  /// The binaries on this host that look like QEMU emulators: /usr/bin/qemu, qemu-kvm and qemu-system-*, each once.
+  virtual void find_emulators(answer<std::vector<std::string>>) = 0;
+  /// What the cache on disk holds of a binary as it is now, on this kernel and CPU. Errors: operation_failed, no such binary.
+  struct remembered {
+    std::string key;  ///< where `remember_facts` puts it
+    std::string text; ///< empty: not known
+  };
+  virtual void recall_facts(std::string binary, answer<remembered>) = 0;
+  virtual void remember_facts(std::string key, std::string text, answer<done>) = 0;
+
+  /// Whether /dev/kvm can be opened; or why not. Looked at once.
+  virtual result<void> kvm_usable() = 0;
+
   /// Whether nobody listens on this TCP port now.
   virtual bool port_is_free(int port) = 0;
 

@@ -118,6 +118,7 @@ struct save_config {
 struct start_guest {
   std::uint32_t flags = 0;
   caf::strong_actor_ptr owner; ///< With flag 2 (autodestroy): the guest ends when this connection does.
+  std::shared_ptr<const domain> instead; ///< What to run; null: the guest's definition.
 };
 /// `flags`: virDomainDestroyFlags; 1 graceful: never SIGKILL.
 struct destroy_guest {

@@ -152,7 +152,7 @@ void security_data::take(const secure_guest& wish, const dac_identity& who, std:
     intent.put_files.push_back(row_for(wish.uuid, file));
     fresh.push_back(each);
   }
-  const auto answer = [promise, who, paths, this]() mutable {
+  auto answer = [promise, who, paths, this]() mutable {
     free_paths(paths);
     guest_identity identity;
     identity.change = true;
@@ -166,7 +166,7 @@ void security_data::take(const secure_guest& wish, const dac_identity& who, std:
     return answer();
   setup_.machine->commit(std::move(intent), here<done>([this, wish, who, fresh, paths, promise,
                                                        answer](result<done> written) mutable {
-    const auto give_up = [this, wish, paths, promise](error why) mutable {
+    auto give_up = [this, wish, paths, promise](error why) mutable {
       free_paths(paths);
       why.detail = fmt::format("guest '{}': {}", wish.name, why.detail);
       give_back(wish.uuid, [promise, why]() mutable { promise.deliver(to_caf(std::move(why))); });
@@ -245,6 +245,8 @@ done security_data::recall(const recall_labels& found) {
   return {};
 }
 
+namespace {
+
 security_actor::behavior_type security_manager(security_actor::stateful_pointer<security_data> self,
                                                security_setup setup) {
   self->state.begin(self, std::move(setup));
@@ -254,6 +256,12 @@ security_actor::behavior_type security_manager(security_actor::stateful_pointer<
     [self](const recall_labels& x) { return self->state.recall(x); },
     [](const completion& x) { x.run(); },
   };
+}
+
+} // namespace
+
+security_actor spawn_security_manager(caf::actor_system& system, security_setup setup) {
+  return system.spawn(security_manager, std::move(setup));
 }
 
 } // namespace troupe

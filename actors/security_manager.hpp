@@ -16,10 +16,7 @@ struct security_setup {
   dac_identity fallback;           ///< Whom a guest without a label of its own runs as: `user` and `group` of qemu.conf.
 };
 
-class security_data;
-
 /// Hands out identities and the owners of files. Two guests that share a path take turns; others never wait for each other.
-security_actor::behavior_type security_manager(security_actor::stateful_pointer<security_data> self,
-                                               security_setup setup);
+security_actor spawn_security_manager(caf::actor_system& system, security_setup setup);
 
 } // namespace troupe

@@ -18,33 +18,31 @@ struct probing {
 };
 
 template <class Reply>
-void ask(qmp_monitor& monitor, command<Reply> what, need how, std::chrono::milliseconds answer_within,
-         const std::shared_ptr<probing>& all) {
+void ask(const qmp_asker& asker, command<Reply> what, need how, const std::shared_ptr<probing>& all) {
   ++all->unanswered;
-  monitor.execute(what.execute, std::move(what.arguments), answer_within,
-                  [all, name = what.execute, how](result<nlohmann::json> answer) {
-                    if (!all->then)
-                      return; // an earlier failure told it all
-                    if (answer)
-                      all->answers[name] = std::move(*answer);
-                    else if (how == need::required || answer.error().code != errc::operation_failed)
-                      return std::exchange(all->then, nullptr)(tl::make_unexpected(std::move(answer.error())));
-                    if (--all->unanswered == 0)
-                      std::exchange(all->then, nullptr)(std::move(all->answers));
-                  });
+  asker(what.execute, std::move(what.arguments), [all, name = what.execute, how](result<nlohmann::json> answer) {
+    if (!all->then)
+      return; // an earlier failure told it all
+    if (answer)
+      all->answers[name] = std::move(*answer);
+    else if (how == need::required || answer.error().code != errc::operation_failed)
+      return std::exchange(all->then, nullptr)(tl::make_unexpected(std::move(answer.error())));
+    if (--all->unanswered == 0)
+      std::exchange(all->then, nullptr)(std::move(all->answers));
+  });
 }
 
 } // namespace
 
-void probe(qmp_monitor& monitor, std::chrono::milliseconds answer_within, std::function<void(result<probe_answers>)> then) {
+void probe(const qmp_asker& asker, std::function<void(result<probe_answers>)> then) {
   const auto all = std::make_shared<probing>();
   all->then = std::move(then);
-  ask(monitor, query_version(), need::required, answer_within, all);
-  ask(monitor, query_target(), need::required, answer_within, all);
-  ask(monitor, query_kvm(), need::required, answer_within, all);
-  ask(monitor, query_machines(), need::required, answer_within, all);
-  ask(monitor, qom_list_types("device"), need::required, answer_within, all);
-  ask(monitor, query_cpu_definitions(), need::optional, answer_within, all);
+  ask(asker, query_version(), need::required, all);
+  ask(asker, query_target(), need::required, all);
+  ask(asker, query_kvm(), need::required, all);
+  ask(asker, query_machines(), need::required, all);
+  ask(asker, qom_list_types("device"), need::required, all);
+  ask(asker, query_cpu_definitions(), need::optional, all);
 }
 
 std::vector<std::string> probe_argv(std::string binary, std::string_view accel, int monitor_fd) {

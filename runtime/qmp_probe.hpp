@@ -3,7 +3,6 @@
 #include "runtime/error.hpp"
 #include "runtime/qmp_monitor.hpp"
 
-#include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,9 +16,12 @@ namespace troupe {
 /// xml/emulator_facts.hpp reads it.
 using probe_answers = nlohmann::json;
 
-/// Asks a fresh QEMU what it can do, all questions at once. `then` is called once, unless the monitor is destroyed before.
+/// Sends one command to the QEMU that is probed: `qmp_monitor::execute` of some monitor, with a deadline.
+using qmp_asker = std::function<void(const char* command, nlohmann::json arguments, qmp_monitor::reply then)>;
+
+/// Asks a fresh QEMU what it can do, all questions at once. `then` is called once, unless the asker drops a reply.
 /// Errors: the first required question's. Loop thread.
-void probe(qmp_monitor& monitor, std::chrono::milliseconds answer_within, std::function<void(result<probe_answers>)> then);
+void probe(const qmp_asker& asker, std::function<void(result<probe_answers>)> then);
 
 /// The command line of a QEMU that only answers questions. `accel`: "kvm" or "tcg"; QEMU exits when it can't have it.
 /// `monitor_fd`: a listening unix socket that QEMU inherits under that number.

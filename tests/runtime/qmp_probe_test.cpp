@@ -8,6 +8,12 @@ namespace {
 
 constexpr std::chrono::seconds long_enough{50};
 
+qmp_asker asker_of(qmp_monitor& monitor) {
+  return [&monitor](const char* command, json arguments, qmp_monitor::reply then) {
+    monitor.execute(command, std::move(arguments), long_enough, std::move(then));
+  };
+}
+
 /// Probes a QEMU that answers as `answer` says: null is a refusal.
 result<probe_answers> probe_scripted(const std::function<json(const std::string&)>& answer) {
   loop on;
@@ -22,7 +28,7 @@ result<probe_answers> probe_scripted(const std::function<json(const std::string&
   qmp_monitor monitor{on, std::move(qemu.theirs), {}, {}};
   qemu.say(scripted_qemu::greeting);
   std::vector<result<probe_answers>> got;
-  probe(monitor, long_enough, [&](auto answers) { got.push_back(std::move(answers)); });
+  probe(asker_of(monitor), [&](auto answers) { got.push_back(std::move(answers)); });
   turn_until(on, [&] { return !got.empty() && monitor.in_flight() == 0; });
   REQUIRE(got.size() == 1);
   return std::move(got[0]);
@@ -56,7 +62,7 @@ TEST_CASE("qmp probe: a QEMU that goes away ends it", "[runtime]") {
   qmp_monitor monitor{on, std::move(qemu.theirs), {}, {}};
   int calls = 0;
   std::optional<result<probe_answers>> got;
-  probe(monitor, long_enough, [&](auto answers) { ++calls, got = std::move(answers); });
+  probe(asker_of(monitor), [&](auto answers) { ++calls, got = std::move(answers); });
   qemu.hang_up();
   turn_until(on, [&] { return got.has_value(); });
   settle(on);
@@ -75,7 +81,7 @@ TEST_CASE("qmp probe: a real QEMU started by probe_argv answers everything", "[r
   REQUIRE(connected);
   qmp_monitor monitor{on, std::move(*connected), {}, {}};
   std::optional<result<probe_answers>> got;
-  probe(monitor, long_enough, [&](auto answers) { got = std::move(answers); });
+  probe(asker_of(monitor), [&](auto answers) { got = std::move(answers); });
   turn_until(on, [&] { return got.has_value(); });
   REQUIRE(*got);
   const auto& answers = **got;
