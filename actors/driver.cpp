@@ -60,6 +60,12 @@ bool is_listed(const guest_view& view, std::uint32_t flags) {
 
 class driver_data {
 public:
+  /// Nobody supervises the guests' actors any more; what they run runs on.
+  ~driver_data() {
+    for (const auto& [uuid, each] : slots_)
+      caf::anon_send_exit(each.actor, caf::exit_reason::user_shutdown);
+  }
+
   void begin(driver_actor::pointer self, driver_setup setup);
 
   caf::result<guest_entry> find(const find_guest& which) const;

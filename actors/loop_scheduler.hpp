@@ -50,7 +50,7 @@ private:
 };
 
 /// CAF's scheduler, made of shards. An actor belongs to shard `id % shards` for life.
-/// Load with `config.load<…>` is not needed: give `config.module_factories` `loop_scheduler::make`.
+/// Loaded by `config.load<loop_scheduler>()`.
 class loop_scheduler final : public caf::scheduler::abstract_coordinator {
 public:
   explicit loop_scheduler(caf::actor_system& system);

@@ -213,6 +213,7 @@ void prober_data::launch(const std::shared_ptr<attempt>& one) {
   plan.argv = probe_argv(one->binary, one->accel, monitor_number);
   plan.env = {"LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"};
   plan.identity = setup_.identity;
+  plan.pid_file = one->run_dir + "/pid"; // the next daemon ends what a killed one left
   plan.keep_fds = {monitor_number};
   host::process_events events;
   events.executed = here<done>([one](result<done> went) {

@@ -1,0 +1,60 @@
+#pragma once
+
+#include "actors/host.hpp"
+#include "runtime/definition_store.hpp"
+#include "runtime/loop.hpp"
+#include "runtime/paths.hpp"
+#include "runtime/worker_pool.hpp"
+
+#include <memory>
+#include <string>
+
+namespace troupe {
+
+struct real_host_setup {
+  instance_paths paths;
+  std::string launcher;       ///< Path of troupe-launch.
+  std::string host_identity;  ///< Of kernel and CPU: what an emulator can do is remembered for this only.
+  std::unique_ptr<ledger> kept;
+};
+
+/// The machine itself. Made, used and destroyed on the thread of `on`, where the actors that use it live too; what may
+/// block runs on workers.
+class real_host final : public host {
+public:
+  real_host(loop& on, real_host_setup setup);
+  ~real_host() override;
+
+  void make_place(place_request, answer<std::shared_ptr<place>>) override;
+  void remove_place(std::string run_dir, answer<done>) override;
+  result<std::unique_ptr<process>> launch(launch_plan, std::vector<fd_pass>, process_events) override;
+  result<std::unique_ptr<process>> adopt(process_id, std::function<void(exit_status)> exited) override;
+  result<std::unique_ptr<monitor>> reach_monitor(const std::string& socket, qmp_monitor::callbacks) override;
+  void read_log(std::string path, std::uint64_t from, answer<std::string>) override;
+  void commit(ledger_batch, answer<done>) override;
+  void save_definition(std::string name, std::string xml, answer<done>) override;
+  void remove_definition(std::string name, answer<done>) override;
+  void save_autostart(std::string name, bool on, answer<done>) override;
+  void resolve(std::string user, std::string group, answer<dac_identity>) override;
+  void observe_owners(std::vector<std::string> paths, dac_identity reader, answer<std::vector<owner_record>>) override;
+  void take_owners(std::vector<owner_record>, uid_t, gid_t, answer<done>) override;
+  void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) override;
+  void find_emulators(answer<std::vector<std::string>>) override;
+  void recall_facts(std::string binary, answer<remembered>) override;
+  void remember_facts(std::string key, std::string text, answer<done>) override;
+  result<void> kvm_usable() override;
+  bool port_is_free(int port) override;
+  std::array<std::uint8_t, 16> random_bytes() override;
+
+private:
+  void sweep_later();
+
+  loop& loop_;
+  real_host_setup setup_;
+  definition_store store_;
+  worker_pool workers_;
+  forgotten_children forgotten_;
+  timer sweeper_;
+};
+
+} // namespace troupe
