@@ -172,9 +172,9 @@ void describe(V& v, ref<V, net_interface> n) {
 template <class V>
 void describe(V& v, ref<V, graphics_listen> l) {
   v.attr("type", l.type);
-  v.generated("address", l.address, l.generated, {});
+  v.generated("address", l.address, l.generated, "");
   v.attr("network", l.network);
-  v.generated("socket", l.socket, l.generated, {});
+  v.generated("socket", l.socket, l.generated, "");
 }
 
 template <class V>
@@ -201,9 +201,9 @@ void describe_first_listen(V& v, ref<V, graphics> g) {
   } else {
     const auto& first = g.listens.front();
     if (first.type == listen_type::socket && g.type == graphics_type::vnc)
-      v.generated("socket", first.socket, first.generated, {});
+      v.generated("socket", first.socket, first.generated, "");
     if (first.type == listen_type::address || (first.type == listen_type::network && !v.is_inactive()))
-      v.generated("listen", first.address, first.generated, {});
+      v.generated("listen", first.address, first.generated, "");
   }
 }
 
@@ -213,7 +213,7 @@ void describe(V& v, ref<V, graphics> g) {
   v.attr("p2p", g.p2p);
   v.attr("address", g.dbus_address);
   v.generated("port", g.port, g.port_generated, g.type == graphics_type::vnc ? "-1" : "");
-  v.generated("tlsPort", g.tls_port, g.tls_port_generated, {});
+  v.generated("tlsPort", g.tls_port, g.tls_port_generated, "");
   v.attr("autoport", g.autoport);
   v.generated("websocket", g.websocket, g.websocket_generated, "-1");
   v.attr("replaceUser", g.replace_user);
@@ -460,7 +460,7 @@ template <class V>
 void describe(V& v, ref<V, smartcard> s) {
   v.attr("mode", s.mode);
   v.attr("type", s.source.type);
-  v.values("certificate", {}, s.certificates);
+  v.values("certificate", "", s.certificates);
   v.leaf("database", s.database);
   describe_ends(v, s.source);
   describe_place(v, s);
