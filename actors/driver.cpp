@@ -96,6 +96,8 @@ private:
   void forget(const std::string& uuid);
   void tell(const guest_ref& guest, int event, int detail);
   void start_marked();
+  void start_at_boot(const std::string& uuid);
+  void adopt_text(const stored_guest& found);
   slot* slot_of(const std::string& uuid);
   caf::error no_guest(std::string which) const;
   void with_name(const std::string& name, std::function<void()> work);
@@ -112,6 +114,7 @@ private:
   std::map<std::string, std::vector<int>> ports_;  ///< by uuid
   std::set<int> taken_ports_;
   int next_id_ = 1;
+  bool booted_ = false;                            ///< This is the first daemon since the machine came up.
   /// Changes of one name take turns; a name's first entry is under way.
   std::map<std::string, std::deque<std::function<void()>>> turns_;
 };
@@ -151,6 +154,10 @@ void driver_data::begin(driver_actor::pointer self, driver_setup setup) {
       spdlog::error("definition '{}' is left out: {}", each.name, parsed.error().message());
       continue;
     }
+    if (parsed->uuid.empty() && parsed->name == each.name) {
+      adopt_text(each); // written by hand: it gets a UUID, which is kept
+      continue;
+    }
     if (parsed->name != each.name || slots_.contains(uuid_text(*parsed)) || uuid_by_name_.contains(parsed->name)) {
       spdlog::error("definition '{}' is left out: it holds guest '{}' with UUID {}, which does not fit its file name or "
                     "is taken", each.name, parsed->name, uuid_text(*parsed));
@@ -178,28 +185,51 @@ void driver_data::begin(driver_actor::pointer self, driver_setup setup) {
   }
 
   self_->set_down_handler([this](const caf::down_msg& message) { lost(message); });
-  const bool booted = !values.contains("autostarted") || values.at("autostarted") != around_->boot_id;
+  booted_ = !values.contains("autostarted") || values.at("autostarted") != around_->boot_id;
   ledger_batch began;
   began.set["boot_id"] = around_->boot_id;
   began.set["autostarted"] = around_->boot_id;
-  around_->machine->commit(std::move(began), here<done>([this, booted](result<done> written) {
+  around_->machine->commit(std::move(began), here<done>([this](result<done> written) {
     if (!written)
       spdlog::error("the ledger does not take writes: {}", written.error().message());
-    if (booted)
+    if (booted_)
       start_marked();
   }));
 }
 
 void driver_data::start_marked() {
-  for (auto& [uuid, each] : slots_) {
-    if (!each.view->autostart || each.view->ref.id >= 0)
-      continue;
-    self_->request(each.actor, guest_answer, start_guest{})
-      .then([](guest_ref&) {},
-            [name = each.view->ref.name](caf::error& why) {
-              spdlog::error("guest '{}' is marked for autostart: {}", name, from_caf(why).message());
-            });
-  }
+  for (auto& [uuid, each] : slots_)
+    if (each.view->autostart && each.view->ref.id < 0)
+      start_at_boot(uuid);
+}
+
+void driver_data::start_at_boot(const std::string& uuid) {
+  const auto& each = slots_.at(uuid);
+  self_->request(each.actor, guest_answer, start_guest{})
+    .then([](guest_ref&) {},
+          [name = each.view->ref.name](caf::error& why) {
+            spdlog::error("guest '{}' is marked for autostart: {}", name, from_caf(why).message());
+          });
+}
+
+/// A definition found on disk that nobody gave a UUID yet.
+void driver_data::adopt_text(const stored_guest& found) {
+  self_->request(caf::actor_cast<driver_actor>(self_), guest_answer, define_guest{found.xml})
+    .then(
+      [this, autostart = found.autostart](guest_ref& defined) {
+        auto* there = slot_of(defined.uuid);
+        if (there == nullptr || !autostart)
+          return;
+        auto next = std::make_shared<guest_view>(*there->view);
+        next->autostart = true;
+        there->view = std::move(next);
+        self_->request(there->actor, guest_answer, mark_autostart{true}).then([](done) {}, [](caf::error&) {});
+        if (booted_)
+          start_at_boot(defined.uuid);
+      },
+      [name = found.name](caf::error& why) {
+        spdlog::error("definition '{}' is left out: {}", name, from_caf(why).message());
+      });
 }
 
 guest_actor driver_data::spawn(guest_setup setup) {

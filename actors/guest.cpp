@@ -45,6 +45,17 @@ constexpr end_row end_rows[] = {
   /* lost      */ {5, 3},
 };
 
+/// The beginning of a name, cut between characters: what directories and sockets carry of it.
+std::string_view short_name(std::string_view name) {
+  constexpr std::size_t most = 20;
+  if (name.size() <= most)
+    return name;
+  auto end = most;
+  while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80)
+    --end;
+  return name.substr(0, end);
+}
+
 caf::error gone() {
   return to_caf({errc::aborted, "the guest's actor ended before the operation did"});
 }
@@ -178,7 +189,7 @@ void guest_data::admit() {
       [this](start_permit& permit) {
         id_ = permit.id;
         display_ports_ = std::move(permit.display_ports);
-        run_dir_ = fmt::format("{}/{}-{}", around_->run_root, id_, name_.substr(0, 20));
+        run_dir_ = fmt::format("{}/{}-{}", around_->run_root, id_, short_name(name_));
         publish();
         self_->request(around_->prober, prober_answer, emulator_wanted{live_->devices.emulator})
           .then(
@@ -193,6 +204,12 @@ void guest_data::admit() {
 
 void guest_data::write_intent() {
   auto next = std::make_shared<domain>(*live_);
+  // A definition may have been written by hand, or for an emulator of another version.
+  auto whole = complete_definition(*next, *facts_, [this] { return around_->machine->random_bytes(); });
+  if (!whole) {
+    whole.error().detail = called() + ": " + whole.error().detail;
+    return refuse(std::move(whole.error()));
+  }
   next->id = id_;
   assign_aliases(*next);
   assign_display_ports(*next, display_ports_, around_->vnc_listen, around_->spice_listen);
