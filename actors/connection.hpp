@@ -21,7 +21,7 @@ struct control_surroundings {
   host_info about_host;
   host_facts capabilities;
   bool session = false;
-  std::string uri;           ///< "qemu:///system"
+  std::string uri; ///< "qemu:///system"
   std::string hostname;
   std::uint64_t version = 0; ///< Ours, in libvirt's encoding. Clients gate features on it: 9000000 or higher.
   std::shared_ptr<const guest_surroundings> around;
@@ -35,10 +35,8 @@ struct connection_setup {
   peer_credentials peer;
 };
 
-using connection_actor = caf::typed_actor<
-  caf::reacts_to<event_happened>,
-  caf::reacts_to<close_console>,
-  caf::reacts_to<completion>>;
+using connection_actor =
+  caf::typed_actor<caf::reacts_to<event_happened>, caf::reacts_to<close_console>, caf::reacts_to<completion>>;
 
 class connection_data;
 
@@ -46,5 +44,8 @@ class connection_data;
 /// handle. What the client asked for goes on when it is gone; only the wait for the answer is given up.
 connection_actor::behavior_type connection(connection_actor::stateful_pointer<connection_data> self,
                                            connection_setup setup);
+
+/// The same for who does not know `connection_data`.
+connection_actor spawn_connection(caf::actor_system& system, connection_setup setup);
 
 } // namespace troupe

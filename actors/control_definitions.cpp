@@ -1,0 +1,222 @@
+#include "actors/control_serve.hpp"
+
+#include "xml/domain_passes.hpp"
+#include "xml/qemu_argv.hpp"
+
+#include <optional>
+
+namespace troupe {
+namespace {
+
+// virDomainXMLFlags
+constexpr std::uint32_t xml_secure = 1, xml_inactive = 2, xml_update_cpu = 4, xml_migratable = 8;
+// virDomainDefineFlags: validate
+constexpr std::uint32_t define_flags = 1;
+// virDomainCreateFlags. Definitions are always validated.
+constexpr std::uint32_t create_paused = 1, create_autodestroy = 2, create_validate = 16;
+// virDomainModificationImpact
+constexpr std::uint32_t affect_live = 1, affect_config = 2;
+
+/// The first display's port where no real one is taken.
+constexpr int example_port = 5900;
+
+void define(const control_call& call, std::string xml, std::uint32_t flags) {
+  ask(call, call.client->around().driver, work_within, define_guest{std::move(xml), flags},
+      [call](const guest_ref& guest) { call.answer(encode(guest)); });
+}
+
+void undefine(const control_call& call, const rpc_domain& which, std::uint32_t flags) {
+  ask(call, call.client->around().driver, work_within, undefine_guest{format_uuid(which.uuid), flags},
+      [call](const done&) { call.answer(); });
+}
+
+result<std::string> xml_of(const guest_view& view, std::uint32_t flags) {
+  const bool inactive = (flags & xml_inactive) != 0 || !view.live;
+  const auto& from = inactive && view.config ? view.config : view.live;
+  if (!from)
+    return fail(errc::wrong_state, fmt::format("guest '{}' has no definition now", view.ref.name));
+  const xml_options options{(flags & xml_secure) != 0, inactive, (flags & xml_migratable) != 0};
+  if (inactive || view.memory_kib == 0 || view.memory_kib == current_memory_kib_of(*from))
+    return write_domain(*from, options);
+  auto ballooned = *from;
+  ballooned.current_memory_kib = view.memory_kib;
+  return write_domain(ballooned, options);
+}
+
+/// The definition that a call with these flags is about. Errors: wrong_state.
+result<const domain*> definition_for(const guest_view& view, std::uint32_t flags) {
+  const auto* which = (flags & affect_live) != 0     ? view.live.get()
+                      : (flags & affect_config) != 0 ? view.config.get()
+                                                     : shown_definition(view);
+  if (which != nullptr)
+    return which;
+  return (flags & affect_live) != 0 || view.persistent
+           ? fail(errc::wrong_state, "domain is not running")
+           : fail(errc::wrong_state, "transient domains do not have any persistent config");
+}
+
+result<std::string> native_form(domain& guest, const emulator_facts& facts, const control_surroundings& around) {
+  auto whole = complete_definition(guest, facts, [&around] { return around.machine->random_bytes(); });
+  if (!whole)
+    return tl::make_unexpected(whole.error());
+  assign_aliases(guest);
+  std::vector<int> ports;
+  for (int i = 0; i < display_ports_wanted(guest); ++i)
+    ports.push_back(example_port + i);
+  const auto& guests = *around.around;
+  assign_display_ports(guest, ports, guests.vnc_listen, guests.spice_listen);
+  run_settings settings;
+  settings.run_dir = fmt::format("{}/domain--1-{}", guests.run_root, guest.name.substr(0, 20));
+  settings.state_dir = guests.state_root;
+  settings.networks = guests.networks;
+  settings.session = around.session;
+  settings.generic_taps = true;
+  auto line = qemu_command_line(guest, facts, settings);
+  if (!line)
+    return tl::make_unexpected(line.error());
+  return shell_line(*line);
+}
+
+} // namespace
+
+void serve_define(control_call call, xdr_reader& args) {
+  const auto xml = args.string(rpc_max_string);
+  if (complete(call, args))
+    define(call, std::string{xml}, 0);
+}
+
+void serve_define_flags(control_call call, xdr_reader& args) {
+  const auto xml = args.string(rpc_max_string);
+  const auto flags = args.u32();
+  if (complete(call, args) && accept_flags(call, flags, define_flags))
+    define(call, std::string{xml}, flags);
+}
+
+void serve_create_xml(control_call call, xdr_reader& args) {
+  const auto xml = args.string(rpc_max_string);
+  const auto flags = args.u32();
+  if (!complete(call, args) || !accept_flags(call, flags, create_paused | create_autodestroy | create_validate))
+    return;
+  create_guest order{std::string{xml}, flags & ~create_validate, nullptr};
+  if ((flags & create_autodestroy) != 0)
+    order.owner = call.client->address();
+  ask(call, call.client->around().driver, work_within, std::move(order),
+      [call](const guest_ref& guest) { call.answer(encode(guest)); });
+}
+
+void serve_undefine(control_call call, xdr_reader& args) {
+  const auto which = read_domain(args);
+  if (complete(call, args))
+    undefine(call, which, 0);
+}
+
+void serve_undefine_flags(control_call call, xdr_reader& args) {
+  const auto which = read_domain(args);
+  const auto flags = args.u32();
+  if (complete(call, args))
+    undefine(call, which, flags); // the driver knows which
+}
+
+void serve_xml(control_call call, xdr_reader& args) {
+  const auto which = read_domain(args);
+  const auto flags = args.u32();
+  if (!complete(call, args) || !accept_flags(call, flags, xml_secure | xml_inactive | xml_update_cpu | xml_migratable))
+    return;
+  if (call.client->is_read_only() && (flags & (xml_secure | xml_migratable)) != 0)
+    return call.refuse(
+      {errc::read_only, "read only access prevents virDomainGetXMLDesc with the secure or migratable flag"});
+  with_guest(call, which, [call, flags](guest_entry& found) {
+    const auto xml = xml_of(*found.view, flags);
+    if (!xml)
+      return call.refuse(xml.error());
+    xdr_writer out;
+    out.string(*xml);
+    call.answer(out.take());
+  });
+}
+
+void serve_set_autostart(control_call call, xdr_reader& args) {
+  const auto which = read_domain(args);
+  const auto on = args.boolean();
+  if (!complete(call, args))
+    return;
+  ask(call, call.client->around().driver, work_within, set_autostart{format_uuid(which.uuid), on},
+      [call](const done&) { call.answer(); });
+}
+
+void serve_set_metadata(control_call call, xdr_reader& args) {
+  const auto which = read_domain(args);
+  set_metadata order;
+  order.type = args.i32();
+  const auto text = args.optional_string(rpc_max_string);
+  order.key = args.optional_string(rpc_max_string).value_or("");
+  order.uri = args.optional_string(rpc_max_string).value_or("");
+  order.flags = args.u32();
+  if (!complete(call, args) || !accept_flags(call, order.flags, affect_live | affect_config))
+    return;
+  order.text = text.value_or("");
+  order.remove = !text;
+  with_guest(call, which, [call, order](guest_entry& found) {
+    ask(call, found.actor, work_within, order, [call](const done&) { call.answer(); });
+  });
+}
+
+void serve_get_metadata(control_call call, xdr_reader& args) {
+  const auto which = read_domain(args);
+  const auto type = args.i32();
+  const auto uri = args.optional_string(rpc_max_string).value_or("");
+  const auto flags = args.u32();
+  if (!complete(call, args) || !accept_flags(call, flags, affect_live | affect_config))
+    return;
+  if (flags == (affect_live | affect_config))
+    return call.refuse({errc::bad_argument, "virDomainGetMetadata takes one of the flags live and config"});
+  with_guest(call, which, [call, type, uri, flags](guest_entry& found) {
+    const auto of = definition_for(*found.view, flags);
+    if (!of)
+      return call.refuse(of.error());
+    const auto text = metadata_of(**of, type, uri);
+    if (!text)
+      return call.refuse(text.error());
+    xdr_writer out;
+    out.string(*text);
+    call.answer(out.take());
+  });
+}
+
+void serve_xml_to_native(control_call call, xdr_reader& args) {
+  const auto format = args.string(rpc_max_string);
+  const auto xml = args.string(rpc_max_string);
+  const auto flags = args.u32();
+  if (!complete(call, args) || !accept_flags(call, flags, 0))
+    return;
+  if (format != "qemu-argv")
+    return call.refuse(
+      {errc::bad_argument, fmt::format("unsupported config type '{}': it must be 'qemu-argv'", format.substr(0, 256))});
+  auto parsed = troupe::read_domain(xml);
+  if (!parsed)
+    return call.refuse(parsed.error());
+  choose_emulator(*parsed, call.client->around().about_host.arch);
+  auto guest = std::make_shared<domain>(std::move(*parsed));
+  auto binary = guest->devices.emulator;
+  ask(call, call.client->around().prober, work_within, emulator_wanted{std::move(binary)},
+      [call, guest](const emulator_facts_ptr& facts) {
+        const auto line = native_form(*guest, *facts, call.client->around());
+        if (!line)
+          return call.refuse(line.error());
+        xdr_writer out;
+        out.string(*line + "\n");
+        call.answer(out.take());
+      });
+}
+
+void serve_xml_from_native(control_call call, xdr_reader& args) {
+  const auto format = args.string(rpc_max_string);
+  static_cast<void>(args.string(rpc_max_string));
+  const auto flags = args.u32();
+  if (!complete(call, args) || !accept_flags(call, flags, 0))
+    return;
+  call.refuse({errc::unsupported_operation,
+               fmt::format("command lines ('{}') cannot be read back into domain XML", format.substr(0, 256))});
+}
+
+} // namespace troupe
