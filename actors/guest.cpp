@@ -230,7 +230,7 @@ void guest_data::secure() {
     wish.relabel = label->relabel;
   }
   for (auto& need : resources_of(*live_))
-    wish.paths.push_back({std::move(need.path), need.readonly, need.shared, need.relabel});
+    wish.paths.push_back({std::move(need.path), need.readonly, need.shared, need.relabel, need.create});
   self_->request(around_->security, security_answer, std::move(wish))
     .then(
       [this](guest_identity& who) {

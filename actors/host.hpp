@@ -93,7 +93,8 @@ public:
   virtual void resolve(std::string user, std::string group, answer<dac_identity>) = 0;
 
   /// Owners of files, on workers that can be abandoned: the files may be on a mount that hangs.
-  virtual void observe_owners(std::vector<std::string> paths, dac_identity reader, answer<std::vector<owner_record>>) = 0;
+  /// One with `create` is made, empty, when it is not there.
+  virtual void observe_owners(std::vector<labelled_path> paths, dac_identity reader, answer<std::vector<owner_record>>) = 0;
   virtual void take_owners(std::vector<owner_record>, uid_t, gid_t, answer<done>) = 0;
   struct giving_back {
     owner_record before;

@@ -187,6 +187,7 @@ struct labelled_path {
   bool readonly = false;
   bool shared = false;
   bool relabel = true;
+  bool create = false; ///< An empty file is made when there is none, as the guest's user may not make one there.
 };
 
 /// Who the guest's QEMU will be, and its files made reachable for it. On failure nothing stays changed.

@@ -383,13 +383,18 @@ void real_host::resolve(std::string user, std::string group, answer<dac_identity
     [user = std::move(user), group = std::move(group)] { return resolve_identity(user, group); }, std::move(then));
 }
 
-void real_host::observe_owners(std::vector<std::string> paths, dac_identity reader, answer<std::vector<owner_record>> then) {
-  auto what = fmt::format("looking at {}", fmt::join(paths, ", "));
+void real_host::observe_owners(std::vector<labelled_path> paths, dac_identity reader, answer<std::vector<owner_record>> then) {
+  auto what = std::string{"looking at"};
+  for (const auto& each : paths)
+    what += " '" + each.path + "'";
   workers_.run<std::vector<owner_record>>(
     std::move(what), file_limit,
     [paths = std::move(paths), reader = std::move(reader)]() -> result<std::vector<owner_record>> {
       std::vector<owner_record> found;
-      for (const auto& path : paths) {
+      for (const auto& [path, readonly, shared, relabel, create] : paths) {
+        // Whether that worked shows in what is there then.
+        if (create)
+          unique_fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
         auto one = observe(path);
         if (!one)
           return tl::make_unexpected(std::move(one.error()));

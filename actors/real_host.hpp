@@ -36,7 +36,7 @@ public:
   void remove_definition(std::string name, answer<done>) override;
   void save_autostart(std::string name, bool on, answer<done>) override;
   void resolve(std::string user, std::string group, answer<dac_identity>) override;
-  void observe_owners(std::vector<std::string> paths, dac_identity reader, answer<std::vector<owner_record>>) override;
+  void observe_owners(std::vector<labelled_path> paths, dac_identity reader, answer<std::vector<owner_record>>) override;
   void take_owners(std::vector<owner_record>, uid_t, gid_t, answer<done>) override;
   void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) override;
   void find_emulators(answer<std::vector<std::string>>) override;

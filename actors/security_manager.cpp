@@ -109,12 +109,9 @@ caf::result<guest_identity> security_data::secure(const secure_guest& wish) {
       why.detail = fmt::format("guest '{}': DAC label '{}': {}", wish.name, wish.user, why.detail);
       return promise.deliver(to_caf(std::move(why)));
     }
-    std::vector<std::string> paths;
-    for (const auto& each : wish.paths)
-      paths.push_back(each.path);
     // Looked at first, so that a path that hangs keeps nothing but itself busy.
     setup_.machine->observe_owners(
-      std::move(paths), *who,
+      wish.paths, *who,
       here<std::vector<owner_record>>([this, wish, who = *who, promise](result<std::vector<owner_record>> now) mutable {
         if (!now) {
           now.error().detail = fmt::format("guest '{}': {}", wish.name, now.error().detail);

@@ -72,6 +72,7 @@ struct needed_resource {
   bool shared = false;   ///< Other guests may have it open at the same time.
   kind what = kind::file;
   bool relabel = true;   ///< False: owner and label stay as they are.
+  bool create = false;   ///< Where there is none QEMU would make it: the file behind a serial port.
 
   bool operator==(const needed_resource&) const = default;
 };
