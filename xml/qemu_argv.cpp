@@ -1,0 +1,137 @@
+#include "xml/qemu_argv.hpp"
+
+#include "xml/argv_parts.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace troupe {
+namespace {
+
+void add_environment(argv_builder& b) {
+  const auto& home = b.run.home.empty() ? b.run.run_dir : b.run.home;
+  auto& env = b.line.env;
+  env = {"LC_ALL=C",
+         "PATH=" + (b.run.path.empty() ? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" : b.run.path),
+         "HOME=" + home,
+         "XDG_DATA_HOME=" + home + "/.local/share",
+         "XDG_CACHE_HOME=" + home + "/.cache",
+         "XDG_CONFIG_HOME=" + home + "/.config"};
+}
+
+void add_name(argv_builder& b) {
+  b.word(b.guest.devices.emulator.empty() ? b.facts.binary : b.guest.devices.emulator);
+  b.option("-name", fmt::format("guest={},debug-threads=on", escaped(b.guest.name)));
+  b.word("-S");
+}
+
+/// libvirt encrypts secrets for QEMU with this key; a real start has no secrets, so nobody would write the file.
+void add_master_key(argv_builder& b) {
+  if (b.run.generic_taps)
+    b.object(
+      {{"qom-type", "secret"}, {"id", "masterKey0"}, {"format", "raw"}, {"file", b.run.run_dir + "/master-key.aes"}});
+}
+
+void add_uuid(argv_builder& b) {
+  b.option("-uuid", b.guest.uuid);
+}
+
+void add_no_display(argv_builder& b) {
+  if (b.guest.devices.graphics.empty())
+    b.option("-display", "none");
+}
+
+void add_no_defaults(argv_builder& b) {
+  b.word("-no-user-config");
+  b.word("-nodefaults");
+}
+
+void add_monitor(argv_builder& b) {
+  b.option("-chardev", fmt::format("socket,id=charmonitor,{},server=on,wait=off",
+                                   b.run.monitor_fd >= 0 ? fmt::format("fd={}", b.run.monitor_fd)
+                                                         : "path=" + escaped(b.run.run_dir) + "/monitor.sock"));
+  b.option("-mon", "chardev=charmonitor,id=monitor,mode=control");
+}
+
+void add_message_format(argv_builder& b) {
+  b.option("-msg", "timestamp=on");
+}
+
+void add_own_words(argv_builder& b) {
+  for (const auto& arg : b.guest.qemu.args)
+    b.word(arg);
+  for (const auto& each : b.guest.qemu.envs)
+    b.line.env.push_back(each.name + "=" + each.value.value_or(""));
+}
+
+/// The command line from left to right.
+constexpr void (*sections[])(argv_builder&) = {
+  add_environment, add_name,        add_master_key,  add_pflash,        add_machine,
+  add_accelerator, add_cpu,         add_loader,      add_memory,        add_smp,
+  add_iothreads,   add_numa,        add_uuid,        add_generation_id, add_smbios,
+  add_no_display,  add_no_defaults, add_monitor,     add_clock,         add_power,
+  add_boot,        add_iommu,       add_controllers, add_hubs,          add_memory_devices,
+  add_disks,       add_filesystems, add_interfaces,  add_smartcards,    add_serials,
+  add_parallels,   add_channels,    add_consoles,    add_tpms,          add_inputs,
+  add_audios,      add_graphics,    add_videos,      add_sounds,        add_watchdogs,
+  add_redirdevs,   add_hostdevs,    add_balloon,     add_rngs,          add_vmcoreinfo,
+  add_sandbox,     add_panics,      add_shmems,      add_vsocks,        add_message_format,
+  add_own_words,
+};
+
+bool is_plain(std::string_view word) {
+  return !word.empty() && std::ranges::all_of(word, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           std::string_view{"_-+=./,:@%"}.find(c) != std::string_view::npos;
+  });
+}
+
+/// In single quotes; a single quote inside is written '\''.
+std::string single_quoted(std::string_view word) {
+  std::string out = "'";
+  for (const char c : word) {
+    if (c == '\'')
+      out += "'\\'";
+    out += c;
+  }
+  return out + "'";
+}
+
+/// A variable's name stays bare: in quotes the shell would take the word for a command.
+std::string assignment(std::string_view word) {
+  const auto value = word.find('=') + 1;
+  const auto rest = word.substr(value);
+  return std::string{word.substr(0, value)} +
+         (rest.empty() || is_plain(rest) ? std::string{rest} : single_quoted(rest));
+}
+
+} // namespace
+
+result<command_line> qemu_command_line(const domain& guest, const emulator_facts& facts, const run_settings& settings) {
+  argv_builder b{guest, facts, settings};
+  try {
+    for (const auto section : sections)
+      section(b);
+  } catch (argv_refusal& refusal) {
+    return tl::make_unexpected(std::move(refusal.why));
+  }
+  return std::move(b.line);
+}
+
+std::string shell_line(const command_line& line) {
+  std::string out;
+  const auto add = [&](std::string word) {
+    if (!out.empty())
+      out += ' ';
+    out += word;
+  };
+  for (const auto& each : line.env)
+    add(assignment(each));
+  for (const auto& each : line.argv)
+    // A first word with '=' would be taken for an assignment.
+    add(is_plain(each) && (&each != line.argv.data() || each.find('=') == std::string::npos) ? each
+                                                                                             : single_quoted(each));
+  return out;
+}
+
+} // namespace troupe
