@@ -609,10 +609,10 @@ void guest_data::release() {
 void guest_data::finish() {
   const auto row = end_rows[static_cast<std::size_t>(end_)];
   const bool was_seen = starting_.empty(); // clients saw it run
-  const auto old_id = std::exchange(id_, -1);
-  static_cast<void>(old_id);
+  id_ = -1;
   ++launch_;
   live_.reset();
+  written_.reset();
   row_.reset();
   place_.reset();
   passed_.clear();
@@ -947,9 +947,23 @@ void guest_data::publish() {
   }
   view->pid = qemu_.pid;
   view->label = identity_.label;
+  keep_shown();
   view->row = row_;
   view->as_of = std::chrono::steady_clock::now();
   self_->send(around_->driver, view_changed{std::move(view)});
+}
+
+/// Writes down what clients see now: the next daemon shows the same.
+void guest_data::keep_shown() {
+  if (!row_ || row_->phase != "running" || !is_live(life_))
+    return;
+  auto now = make_row("running");
+  if (*now == *row_)
+    return;
+  commit_row(std::move(now), [this](result<done> written) {
+    if (!written)
+      spdlog::error("{}: the ledger does not know its state: {}", called(), written.error().message());
+  });
 }
 
 std::shared_ptr<guest_row> guest_data::make_row(std::string phase) const {
@@ -962,7 +976,9 @@ std::shared_ptr<guest_row> guest_data::make_row(std::string phase) const {
   row->start_time = qemu_.start_time;
   row->boot_id = around_->boot_id;
   row->run_dir = run_dir_;
-  if (live_)
+  if (live_ && live_ == written_ && row_)
+    row->live_xml = row_->live_xml;
+  else if (live_)
     row->live_xml = write_domain(*live_, {.secure = true});
   row->persistent = config_ != nullptr;
   row->extra = nlohmann::json{{"state", shown_state_},
@@ -976,6 +992,7 @@ std::shared_ptr<guest_row> guest_data::make_row(std::string phase) const {
 
 void guest_data::commit_row(std::shared_ptr<const guest_row> row, std::function<void(result<done>)> then) {
   row_ = row;
+  written_ = live_;
   ledger_batch batch;
   batch.put_guests.push_back(*row);
   around_->machine->commit(std::move(batch), here<done>(std::move(then)));

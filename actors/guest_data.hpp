@@ -86,6 +86,7 @@ private:
   result<void> must_be_live() const;
   void show(int state, int reason);
   void publish();
+  void keep_shown();
   std::shared_ptr<guest_row> make_row(std::string phase) const;
   void commit_row(std::shared_ptr<const guest_row> row, std::function<void(result<done>)> then);
   std::string called() const { return "guest '" + name_ + "'"; }
@@ -124,6 +125,7 @@ private:
   std::map<std::string, caf::strong_actor_ptr> consoles_; ///< PTY or socket in use, by whom
   caf::actor_addr owner_;
   std::shared_ptr<const guest_row> row_;
+  std::shared_ptr<const domain> written_; ///< What `row_` was made of.
 
   std::vector<caf::typed_response_promise<guest_ref>> starting_;
   std::vector<caf::typed_response_promise<done>> stopping_;
