@@ -226,15 +226,18 @@ private:
     return x.name == name;
   }
 
+  /// The element of that name. Where only one may stand the first counts, as in libvirt; others are not kept.
   xml_element* take(std::string_view name) {
     if (failure_)
       return nullptr;
+    xml_element* first = nullptr;
     for (auto& candidate : frames_.back().element->children)
       if (!candidate.taken && is_named(candidate, name)) {
         candidate.taken = true;
-        return &candidate;
+        if (first == nullptr)
+          first = &candidate;
       }
-    return nullptr;
+    return first;
   }
 
   template <class Body>
