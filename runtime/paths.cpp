@@ -36,7 +36,7 @@ std::string shortened(std::string_view name, std::size_t room) {
   auto end = room - 17;
   while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80) // not within a character
     --end;
-  return fmt::format("{:_<{}}-{:016x}", std::string{name.substr(0, end)}, room - 17 - end, hash_of(name));
+  return fmt::format("{}{}-{:016x}", name.substr(0, end), std::string(room - 17 - end, '_'), hash_of(name));
 }
 
 result<void> make_directory(const std::string& path, mode_t mode) {
@@ -198,7 +198,7 @@ result<instance_paths> paths_of_instance(bool session, const std::string& root,
     const auto run = below + "/run";
     const auto in_root = [&](const char* name) {
       const std::string_view asked{name};
-      return asked == "HOME" ? below.c_str() : asked == "XDG_RUNTIME_DIR" ? run.c_str() : nullptr;
+      return asked == "HOME" ? paths.root.c_str() : asked == "XDG_RUNTIME_DIR" ? run.c_str() : nullptr;
     };
     auto places = root.empty() ? places_of_session(variable) : places_of_session(in_root);
     if (!places)

@@ -37,7 +37,8 @@ struct instance_paths {
   std::string control;
   std::string pid_file;
 
-  /// These take a name that passed `check_file_name`.
+  /// These take a name that passed `check_file_name`. A guest's run directory bears the guest's name, cut (and told
+  /// apart by a hash) so that names of up to 23 bytes in it can be addresses of sockets.
   std::string definition(std::string_view name) const;
   std::string guest_log(std::string_view name) const;
   std::string saved(std::string_view name) const;

@@ -144,9 +144,6 @@ TEST_CASE("paths: directories of running guests are told apart, also when names 
     }
     CHECK(characters > 0);
   }
-  std::set<std::string> cut;
-  for (const auto& place : places)
-    cut.insert(place);
   std::size_t kept = 0; // names that are directories already stand for themselves or are cut again, never both
   for (const auto& name : names)
     kept +=
