@@ -6,7 +6,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -22,17 +21,17 @@ namespace troupe {
 /// Threads start when there is work and end after a few idle seconds. Loop thread only; the loop outlives the pool.
 class worker_pool {
 public:
-  /// At most `most_threads` work at a time. As many again times `abandoned_per_thread` may be stuck beside them; from
-  /// then on a stuck thread keeps its place, and when all places are kept by stuck ones, `run` answers busy.
+  /// At most `most_threads` work at a time, and `abandoned_per_thread` times as many may be abandoned beside them. From
+  /// then on a stuck thread keeps its place; when stuck ones keep all places, `run` answers busy.
   worker_pool(loop& answers_on, std::size_t most_threads);
 
-  /// Waits for nobody. Work that has begun goes on by itself, work that has not is dropped, no `done` is called any more.
+  /// Waits for nobody. Work that has begun goes on by itself, work that has not is dropped, no `done` is called any
+  /// more.
   ~worker_pool();
   worker_pool(const worker_pool&) = delete;
   worker_pool& operator=(const worker_pool&) = delete;
 
-  /// Runs `work` on a thread of the pool, then `done` on the loop with its result, from a later turn. What `work` holds
-  /// is let go on that thread.
+  /// Runs `work` on a thread of the pool, then `done` on the loop with its result, from a later turn.
   /// Errors beside those of `work`: timed_out, `deadline` after this call: the detail names `what` and says whether it
   /// was begun, for then it may still take effect; busy; internal when `work` throws.
   template <class T>
@@ -72,8 +71,6 @@ private:
   void finished(std::uint64_t id, std::optional<error> failed);
   void look_at_deadlines();
   void set_timer();
-  static void serve(const std::shared_ptr<shared_state>& state);
-  static bool start_thread(const std::shared_ptr<shared_state>& state);
 
   loop& loop_;
   std::shared_ptr<shared_state> state_;
@@ -81,7 +78,8 @@ private:
   std::map<std::uint64_t, pending> pending_;
   std::set<std::pair<clock::time_point, std::uint64_t>> deadlines_;
   timer timer_;
-  std::shared_ptr<int> alive_ = std::make_shared<int>(); ///< Answers posted to the loop find out by it that we are gone.
+  std::shared_ptr<int> alive_ =
+    std::make_shared<int>(); ///< Answers posted to the loop find out by it that we are gone.
 };
 
 } // namespace troupe
