@@ -51,12 +51,12 @@ struct event_row {
 
 /// What is written together or not at all. Within a batch drops come before puts.
 struct ledger_batch {
-  std::vector<guest_row> put_guests;
-  std::vector<std::string> drop_guests; ///< UUIDs; their files stay until dropped themselves.
-  std::vector<file_row> put_files;
-  std::vector<std::pair<std::string, std::string>> drop_files; ///< path, guest uuid
-  std::vector<event_row> events;
-  std::map<std::string, std::string> set; ///< Small named values.
+  std::vector<guest_row> put_guests{};
+  std::vector<std::string> drop_guests{}; ///< UUIDs; their files stay until dropped themselves.
+  std::vector<file_row> put_files{};
+  std::vector<std::pair<std::string, std::string>> drop_files{}; ///< path, guest uuid
+  std::vector<event_row> events{};
+  std::map<std::string, std::string> set{}; ///< Small named values.
 };
 
 struct ledger_contents {
@@ -89,9 +89,11 @@ public:
   /// `most_waiting` batches already wait for a disk that does not keep up.
   void commit(ledger_batch batch, std::function<void(result<void>)> done);
 
+  using events_answer = std::function<void(result<std::vector<event_row>>)>;
+
   /// The oldest `most` events after `sequence`, with all that was committed before this call. An answer that does not
   /// begin with sequence + 1 says that those between are forgotten.
-  void events_after(std::uint64_t sequence, std::size_t most, std::function<void(result<std::vector<event_row>>)> done);
+  void events_after(std::uint64_t sequence, std::size_t most, events_answer done);
 
   static constexpr std::uint64_t kept_events = 100'000; ///< The newest ones; up to 1023 more may linger.
   static constexpr std::size_t most_waiting = 10'000;
