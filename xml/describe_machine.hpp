@@ -157,7 +157,7 @@ void describe(V& v, ref<V, cpu_cache> c) {
 }
 
 template <class V>
-void describe(V& v, ref<V, cpu_description::topology_counts> t) {
+void describe(V& v, ref<V, cpu_topology> t) {
   v.attr("sockets", t.sockets);
   v.attr("dies", t.dies);
   v.attr("cores", t.cores);

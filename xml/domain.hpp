@@ -843,16 +843,18 @@ struct cpu_cache : described {
   std::string mode;
 };
 
+struct cpu_topology : described {
+  unsigned sockets = 0, dies = 1, cores = 0, threads = 0;
+};
+
 struct cpu_description : described {
   std::string mode, match, check;
   on_off migratable{};
   std::string model, fallback, vendor_id;
   bool has_model = false;
   std::string vendor;
-  struct topology_counts : described {
-    unsigned sockets = 0, dies = 1, cores = 0, threads = 0;
-  };
-  std::optional<topology_counts> topology;
+  using topology_counts = cpu_topology;
+  std::optional<cpu_topology> topology;
   std::optional<cpu_cache> cache;
   std::vector<xml_element> maxphysaddr;
   std::vector<cpu_feature> features;
