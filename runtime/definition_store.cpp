@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <memory>
-#include <set>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,73 +17,87 @@
 namespace troupe {
 namespace {
 
-constexpr std::string_view ending = ".xml";
-/// What a file is called until it is whole. No definition has such a name: it does not end in `ending`.
-constexpr std::string_view unfinished = ".new";
+constexpr std::string_view suffix = ".xml";
+constexpr std::string_view unfinished = ".new"; // ends the name of a file that `save` has not renamed yet
 
-tl::unexpected<error> failed(std::string_view what, const std::string& path) {
-  return fail(errc::system, fmt::format("cannot {} '{}': {}", what, path, std::strerror(errno)));
+auto system_error(const char* what, const std::string& path, int why = errno) {
+  return fail(errc::system, fmt::format("cannot {} '{}': {}", what, path, std::strerror(why)));
 }
 
-/// Makes what happened to the names in a directory last.
-result<void> sync_directory(const std::string& path) {
-  const unique_fd dir{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (!dir || ::fsync(dir.get()) != 0)
-    return failed("sync the directory", path);
+/// Makes what was done to names in `directory` last.
+result<void> sync_directory(const std::string& directory) {
+  const unique_fd opened{::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (!opened || ::fsync(opened.get()) != 0)
+    return system_error("write directory", directory);
   return {};
 }
 
-result<void> write_whole(const std::string& path, std::string_view text) {
-  const unique_fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600)};
-  if (!file)
-    return failed("create", path);
+/// A new file with `text`, on the disk when this returns.
+result<void> write_through(const std::string& path, std::string_view text) {
+  const unique_fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600)};
+  if (!file || ::fchmod(file.get(), 0600) != 0) // it may be an old one
+    return system_error("create", path);
   while (!text.empty()) {
-    const auto wrote = ::write(file.get(), text.data(), text.size());
-    if (wrote < 0 && errno != EINTR)
-      return failed("write", path);
-    if (wrote > 0)
-      text.remove_prefix(static_cast<std::size_t>(wrote));
+    const auto written = ::write(file.get(), text.data(), text.size());
+    if (written < 0 && errno != EINTR)
+      return system_error("write", path);
+    text.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(written, 0)));
   }
   if (::fsync(file.get()) != 0)
-    return failed("sync", path);
+    return system_error("write", path);
   return {};
 }
 
-result<std::string> read_whole(const std::string& path) {
-  // Not a FIFO that would wait for a writer.
-  const unique_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  struct stat info {};
-  if (!file || ::fstat(file.get(), &info) != 0)
-    return failed("read", path);
-  if (!S_ISREG(info.st_mode))
-    return fail(errc::system, fmt::format("'{}' is not a file", path));
-  if (static_cast<std::uint64_t>(info.st_size) > definition_store::most_bytes)
-    return fail(errc::system, fmt::format("'{}' is larger than {} bytes", path, definition_store::most_bytes));
-  std::string text(static_cast<std::size_t>(info.st_size), '\0');
-  std::size_t at = 0;
-  while (at < text.size()) {
-    const auto got = ::pread(file.get(), text.data() + at, text.size() - at, static_cast<off_t>(at));
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got < 0)
-      return failed("read", path);
+/// Removes a name; true: there was one.
+result<bool> remove_name(const std::string& path) {
+  if (::unlink(path.c_str()) == 0)
+    return true;
+  if (errno == ENOENT)
+    return false;
+  return system_error("remove", path);
+}
+
+result<std::string> read_definition(const std::string& path) {
+  const unique_fd file{::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)}; // a FIFO must not keep us
+  struct stat found {};
+  if (!file || ::fstat(file.get(), &found) != 0)
+    return system_error("read", path);
+  if (!S_ISREG(found.st_mode))
+    return fail(errc::system, fmt::format("cannot read '{}': it is no file", path));
+  std::string text;
+  text.resize(definition_store::most_bytes + 1);
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const auto got = ::read(file.get(), text.data() + size, text.size() - size);
+    if (got < 0 && errno != EINTR)
+      return system_error("read", path);
     if (got == 0)
       break;
-    at += static_cast<std::size_t>(got);
+    size += static_cast<std::size_t>(std::max<ssize_t>(got, 0));
   }
-  text.resize(at);
+  if (size > definition_store::most_bytes)
+    return fail(errc::system,
+                fmt::format("cannot read '{}': it has more than {} bytes", path, definition_store::most_bytes));
+  text.resize(size);
+  text.shrink_to_fit();
   return text;
 }
 
-result<std::vector<std::string>> names_in(const std::string& path) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir{::opendir(path.c_str()), ::closedir};
-  if (!dir)
-    return failed("list the directory", path);
+/// The names in a directory. Errors: system.
+result<std::vector<std::string>> names_in(const std::string& directory) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> opened{::opendir(directory.c_str()), ::closedir};
+  if (!opened)
+    return system_error("read directory", directory);
   std::vector<std::string> names;
-  while (const auto* entry = ::readdir(dir.get()))
+  for (;;) {
+    errno = 0;
+    const auto* entry = ::readdir(opened.get());
+    if (entry == nullptr && errno != 0)
+      return system_error("read directory", directory);
+    if (entry == nullptr)
+      return names;
     names.emplace_back(entry->d_name);
-  std::ranges::sort(names);
-  return names;
+  }
 }
 
 } // namespace
@@ -93,68 +106,73 @@ result<void> definition_store::save(std::string_view name, std::string_view text
   if (auto good = check_file_name(name); !good)
     return good;
   if (text.size() > most_bytes)
-    return fail(errc::bad_argument, fmt::format("the definition of '{}' is larger than {} bytes", name, most_bytes));
-  const auto path = fmt::format("{}/{}{}", dir_, name, ending);
-  const auto temporary = fmt::format("{}/{}{}", dir_, name, unfinished);
-  if (auto wrote = write_whole(temporary, text); !wrote) {
+    return fail(errc::bad_argument, fmt::format("the definition of guest '{}' has {} bytes, at most {} are possible",
+                                                name, text.size(), most_bytes));
+  const auto temporary = fmt::format("{}/.{}{}", dir_, name, unfinished);
+  const auto path = fmt::format("{}/{}{}", dir_, name, suffix);
+  auto done = write_through(temporary, text);
+  if (done && ::rename(temporary.c_str(), path.c_str()) != 0)
+    done = system_error("replace", path);
+  if (!done) {
     ::unlink(temporary.c_str());
-    return wrote;
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    auto why = failed("replace", path);
-    ::unlink(temporary.c_str());
-    return why;
+    return done;
   }
   return sync_directory(dir_);
 }
 
 result<void> definition_store::remove(std::string_view name) const {
-  // The link first: one that leads nowhere would start nothing, but stay.
-  if (auto unmarked = set_autostart(name, false); !unmarked)
-    return unmarked;
-  const auto path = fmt::format("{}/{}{}", dir_, name, ending);
-  if (::unlink(path.c_str()) != 0)
-    return errno == ENOENT ? result<void>{} : failed("remove", path);
-  return sync_directory(dir_);
+  // The link first: what is left after a crash must not start a later guest of that name.
+  if (auto off = set_autostart(name, false); !off)
+    return off;
+  const auto removed = remove_name(fmt::format("{}/{}{}", dir_, name, suffix));
+  if (!removed)
+    return tl::make_unexpected(removed.error());
+  return *removed ? sync_directory(dir_) : result<void>{};
 }
 
 result<void> definition_store::set_autostart(std::string_view name, bool on) const {
   if (auto good = check_file_name(name); !good)
     return good;
-  const auto path = fmt::format("{}/{}{}", autostart_dir_, name, ending);
-  if (!on) {
-    if (::unlink(path.c_str()) != 0)
-      return errno == ENOENT ? result<void>{} : failed("remove the autostart link", path);
-    return sync_directory(autostart_dir_);
+  const auto link = fmt::format("{}/{}{}", autostart_dir_, name, suffix);
+  if (on) {
+    const auto target = fmt::format("../{}{}", name, suffix); // holds wherever the directories are moved to
+    if (::symlink(target.c_str(), link.c_str()) == 0)
+      return sync_directory(autostart_dir_);
+    if (errno == EEXIST)
+      return {};
+    return system_error("create", link);
   }
-  const auto target = fmt::format("../{}{}", name, ending);
-  if (::symlink(target.c_str(), path.c_str()) != 0)
-    return errno == EEXIST ? result<void>{} : failed("make the autostart link", path);
-  return sync_directory(autostart_dir_);
+  const auto removed = remove_name(link);
+  if (!removed)
+    return tl::make_unexpected(removed.error());
+  return *removed ? sync_directory(autostart_dir_) : result<void>{};
 }
 
 result<std::vector<stored_definition>> definition_store::load_all() const {
   auto names = names_in(dir_);
   if (!names)
     return tl::make_unexpected(std::move(names.error()));
-  const auto links = names_in(autostart_dir_); // nothing starts by itself when it cannot be read
-  const std::set<std::string> marked = links ? std::set<std::string>{links->begin(), links->end()} : std::set<std::string>{};
   std::vector<stored_definition> found;
   for (const auto& file : *names) {
-    const auto path = fmt::format("{}/{}", dir_, file);
-    if (file.ends_with(unfinished))
+    const auto path = dir_ + "/" + file;
+    if (file.size() > 1 + unfinished.size() && file.front() == '.' && file.ends_with(unfinished)) {
       ::unlink(path.c_str());
-    if (!file.ends_with(ending) || file.size() == ending.size())
       continue;
-    stored_definition one;
-    one.name = file.substr(0, file.size() - ending.size());
-    one.autostart = marked.contains(file);
-    if (auto text = read_whole(path))
+    }
+    if (file.size() <= suffix.size() || !file.ends_with(suffix))
+      continue;
+    auto& one = found.emplace_back();
+    one.name = file.substr(0, file.size() - suffix.size());
+    auto text = check_file_name(one.name).and_then([&path] { return read_definition(path); });
+    if (text)
       one.text = std::move(*text);
     else
-      one.error = text.error().detail;
-    found.push_back(std::move(one));
+      one.error = text.error().code == errc::system ? std::move(text.error().detail)
+                                                    : fmt::format("cannot read '{}': {}", path, text.error().detail);
+    struct stat link {};
+    one.autostart = ::lstat((autostart_dir_ + "/" + file).c_str(), &link) == 0;
   }
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return found;
 }
 
