@@ -112,9 +112,7 @@ void describe(V& v, ref<V, disk_driver> d) {
   v.attr("queues", d.queues);
   v.attr("queue_size", d.queue_size);
   describe(v, d.virtio);
-  v.child("metadata_cache", [&] {
-    v.child("max_size", [&] { v.amount(d.metadata_cache_size, 1, 1); });
-  });
+  v.child("metadata_cache", [&] { v.child("max_size", [&] { v.amount(d.metadata_cache_size, 1, 1); }); });
 }
 
 template <class V>

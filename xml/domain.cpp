@@ -5,7 +5,8 @@
 namespace troupe {
 
 bool storage_source::is_empty() const {
-  return path.empty() && name.empty() && hosts.empty() && volume.empty() && !nvme_address && protocol == net_protocol::unset;
+  return path.empty() && name.empty() && hosts.empty() && volume.empty() && !nvme_address &&
+         protocol == net_protocol::unset;
 }
 
 const chardev_end& chardev_source::first() const {

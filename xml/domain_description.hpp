@@ -1,7 +1,8 @@
 #pragma once
 
-// What the elements of a definition are called, what they hold and in which order libvirt writes them: a function an element, which
-// the reader, the writer and the documentation all run. To add an attribute, add its field in domain.hpp and its line here.
+// What the elements of a definition are called, what they hold and in which order libvirt writes them: a function an
+// element, which the reader, the writer and the documentation all run. To add an attribute, add its field in domain.hpp
+// and its line here.
 //
 // A visitor offers
 //   attr, text         an attribute, the content; a third argument says how a number looks (domain_values.hpp)

@@ -343,9 +343,9 @@ private:
     auto shown = std::string{value.substr(0, most)};
     if (value.size() > most)
       shown += "...";
-    const auto what = attribute_name.empty()
-                        ? "Invalid content of element '" + x.name + "'"
-                        : "Invalid value for attribute '" + std::string{attribute_name} + "' in element '" + x.name + "'";
+    const auto what = attribute_name.empty() ? "Invalid content of element '" + x.name + "'"
+                                             : "Invalid value for attribute '" + std::string{attribute_name} +
+                                                 "' in element '" + x.name + "'";
     fail_with(what + ": '" + shown + "' in line " + std::to_string(x.line) + ". Accepted: " + wanted);
   }
 

@@ -7,8 +7,8 @@
 #include <concepts>
 #include <limits>
 
-// Single values of a definition and how they look in XML. For each kind: `parse_value` (false: not acceptable), `print_value`,
-// `is_given` (false: not written at all) and `accepted` (what an error message offers).
+// Single values of a definition and how they look in XML. For each kind: `parse_value` (false: not acceptable),
+// `print_value`, `is_given` (false: not written at all) and `accepted` (what an error message offers).
 
 namespace troupe {
 
@@ -26,7 +26,9 @@ struct hex { ///< "0x0010", padded to so many digits; read in any base.
 struct nonzero {}; ///< Zero is "not given".
 
 template <class Enum>
-concept worded = std::is_enum_v<Enum> && requires(Enum e) { names_of(e); };
+concept worded = std::is_enum_v<Enum> && requires(Enum e) {
+  names_of(e);
+};
 
 // ---- words
 

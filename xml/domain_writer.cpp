@@ -51,8 +51,8 @@ public:
     content(scratch_);
   }
 
-  void amount(const std::optional<std::uint64_t>& field, std::uint64_t scale, [[maybe_unused]] std::uint64_t default_unit,
-              std::string_view written_unit = {}) {
+  void amount(const std::optional<std::uint64_t>& field, std::uint64_t scale,
+              [[maybe_unused]] std::uint64_t default_unit, std::string_view written_unit = {}) {
     if (!field)
       return;
     if (written_unit.empty())

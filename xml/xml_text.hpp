@@ -30,19 +30,28 @@ inline std::string_view trimmed(std::string_view text) {
   return text;
 }
 
-/// What stands for `c` in XML; empty when it stands for itself. A carriage return, and a line break in an attribute, would be
-/// another character when read again.
+/// What stands for `c` in XML; empty when it stands for itself. A carriage return, and a line break in an attribute,
+/// would be another character when read again.
 constexpr std::string_view escape_of(char c, quoting how, bool in_attribute) {
   switch (c) {
-  case '&': return "&amp;";
-  case '<': return "&lt;";
-  case '>': return "&gt;";
-  case '\r': return "&#13;";
-  case '\n': return in_attribute ? "&#10;" : "";
-  case '\t': return in_attribute ? "&#9;" : "";
-  case '"': return how == quoting::single || in_attribute ? "&quot;" : "";
-  case '\'': return how == quoting::single ? "&apos;" : "";
-  default: return "";
+  case '&':
+    return "&amp;";
+  case '<':
+    return "&lt;";
+  case '>':
+    return "&gt;";
+  case '\r':
+    return "&#13;";
+  case '\n':
+    return in_attribute ? "&#10;" : "";
+  case '\t':
+    return in_attribute ? "&#9;" : "";
+  case '"':
+    return how == quoting::single || in_attribute ? "&quot;" : "";
+  case '\'':
+    return how == quoting::single ? "&apos;" : "";
+  default:
+    return "";
   }
 }
 

@@ -47,8 +47,8 @@ std::string_view prefix_of(std::string_view name) {
   return colon == name.npos ? std::string_view{} : name.substr(0, colon);
 }
 
-/// Expat's callbacks and the tree they grow. Open elements are the last children of their parents, so that what is pushed below the
-/// innermost one moves none of the others.
+/// Expat's callbacks and the tree they grow. Open elements are the last children of their parents, so that what is
+/// pushed below the innermost one moves none of the others.
 class tree_builder {
 public:
   tree_builder(XML_Parser parser, bool fragment) : parser_{parser}, fragment_{fragment} {

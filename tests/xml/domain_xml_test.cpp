@@ -329,8 +329,9 @@ TEST_CASE("domain xml: metadata is kept to the letter", "[xml]") {
 }
 
 TEST_CASE("domain xml: passwords are shown only when asked for", "[xml]") {
-  const auto guest = read(around("<devices><graphics type='vnc' passwd='hush &amp; hush'/><graphics type='spice' passwd=''/>"
-                                 "<graphics type='vnc'/></devices>"));
+  const auto guest =
+    read(around("<devices><graphics type='vnc' passwd='hush &amp; hush'/><graphics type='spice' passwd=''/>"
+                "<graphics type='vnc'/></devices>"));
   const auto shown = write_domain(guest, everything);
   CHECK(holds(shown, "passwd='hush &amp; hush'"));
   CHECK(holds(shown, "passwd=''"));
@@ -381,9 +382,9 @@ TEST_CASE("domain xml: what only a running guest has is left out of its definiti
   display.port_generated = true;
   display.listens.at(0).generated = true;
   const auto running = write_domain(guest, everything);
-  const std::string_view live_only[] = {"id='7'",          "index='3'",         "index='4'",       "<mirror",
-                                        "'virtio-disk0'",  "'vnet5'",           "/dev/pts/9",      "state='connected'",
-                                        "<imagelabel>",    "port='5901'",       "listen='127",     " address='127"};
+  const std::string_view live_only[] = {"id='7'",         "index='3'",   "index='4'",   "<mirror",
+                                        "'virtio-disk0'", "'vnet5'",     "/dev/pts/9",  "state='connected'",
+                                        "<imagelabel>",   "port='5901'", "listen='127", " address='127"};
   const auto kept = write_domain(guest, at_rest);
   CAPTURE(running, kept);
   for (const auto word : live_only) {
@@ -480,7 +481,8 @@ TEST_CASE("domain xml: a damaged definition is refused or read, never worse", "[
   for (int round = 0; round < 3000; ++round) {
     auto text = whole[draw() % whole.size()];
     // A value, a name or a piece of the structure becomes another that occurs.
-    const std::string_view odd[] = {"", "0", "-1", "99999999999999999999", "yes", "on", "none", "pci", "\xc3\xbc", "<a/>"};
+    const std::string_view odd[] = {"",    "0",        "-1",  "99999999999999999999", "yes", "on", "none",
+                                    "pci", "\xc3\xbc", "<a/>"};
     for (auto n = 1 + draw() % 4; n > 0; --n) {
       const auto from = text.find_first_of("'>", draw() % text.size());
       const auto to = from == text.npos ? from : text.find_first_of("'<", from + 1);

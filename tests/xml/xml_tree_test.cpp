@@ -79,7 +79,8 @@ private:
   std::string word() {
     std::string all;
     for (auto n = draw_() % 6; n > 0; --n)
-      all += pick({"a", "'", "\"", "&", "<", ">", "]]>", "\r", "\xc3\xa9", "\xf0\x9f\x8e\xad", "&amp;", "x\ty", "p\nq"});
+      all +=
+        pick({"a", "'", "\"", "&", "<", ">", "]]>", "\r", "\xc3\xa9", "\xf0\x9f\x8e\xad", "&amp;", "x\ty", "p\nq"});
     return all;
   }
 
@@ -239,10 +240,18 @@ TEST_CASE("xml tree: damaged documents are refused or read, never worse", "[xml]
     for (auto n = 1 + draw() % 3; n > 0; --n) {
       const auto at = draw() % text.size();
       switch (draw() % 4) {
-      case 0: text[at] = static_cast<char>(draw()); break;
-      case 1: text.erase(at, 1 + draw() % 8); break;
-      case 2: text.insert(at, text, draw() % text.size(), 16); break;
-      default: text.resize(at + 1); break;
+      case 0:
+        text[at] = static_cast<char>(draw());
+        break;
+      case 1:
+        text.erase(at, 1 + draw() % 8);
+        break;
+      case 2:
+        text.insert(at, text, draw() % text.size(), 16);
+        break;
+      default:
+        text.resize(at + 1);
+        break;
       }
     }
     const auto tree = parse_xml(text);
