@@ -8,375 +8,548 @@
 #include <cstdint>
 #include <cstring>
 #include <fcntl.h>
+#include <limits>
 #include <unistd.h>
-#include <utility>
 #include <variant>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace troupe {
 namespace {
 
+using text_list = std::vector<std::string>;
+using setting_value = std::variant<std::int64_t, std::string, text_list>;
+
 constexpr std::size_t most_bytes = 1 << 20;
-constexpr std::size_t most_items = 10'000;
 
-using list = std::vector<std::string>;
-using value = std::variant<std::int64_t, std::string, list>;
+// Setters say what is wrong with a value; empty: nothing. Showers write what a setter reads.
 
-const char* kind_of(const value& given) {
-  constexpr const char* names[] = {"a number", "a string", "a list of strings"};
-  return names[given.index()];
-}
-
-// ---- what a row does with its value; the message says what was expected.
-
-using outcome = tl::expected<void, std::string>;
-
-outcome expected(std::string what) {
-  return tl::make_unexpected("must be " + std::move(what));
-}
-
-outcome set_bool(bool& to, const value& given) {
-  const auto* number = std::get_if<std::int64_t>(&given);
-  if (number == nullptr || (*number != 0 && *number != 1))
-    return expected("0 or 1");
-  to = *number == 1;
-  return {};
-}
-
-outcome set_number(unsigned& to, const value& given, unsigned least, unsigned most) {
-  const auto* number = std::get_if<std::int64_t>(&given);
-  if (number == nullptr || *number < least || *number > most)
-    return expected(fmt::format("a number from {} to {}", least, most));
-  to = static_cast<unsigned>(*number);
-  return {};
-}
-
-outcome set_milliseconds(std::chrono::milliseconds& to, const value& given, unsigned least, unsigned most) {
-  unsigned number = 0;
-  auto went = set_number(number, given, least, most);
-  if (went)
-    to = std::chrono::milliseconds{number};
-  return went;
-}
-
-outcome set_text(std::string& to, const value& given) {
-  const auto* text = std::get_if<std::string>(&given);
+template <auto Member>
+std::string set_text(qemu_settings& to, const setting_value& value) {
+  const auto* text = std::get_if<std::string>(&value);
   if (text == nullptr)
-    return expected("a string");
-  to = *text;
+    return "takes a \"string\"";
+  to.*Member = *text;
   return {};
 }
 
-outcome set_list(list& to, const value& given) {
-  if (const auto* items = std::get_if<list>(&given))
-    to = *items;
-  else if (const auto* text = std::get_if<std::string>(&given))
-    to = {*text};
+std::string quoted(const std::string& text) {
+  return text.find('"') == std::string::npos ? "\"" + text + "\"" : "'" + text + "'";
+}
+
+template <auto Member>
+std::string show_text(const qemu_settings& from) {
+  return quoted(from.*Member);
+}
+
+/// Absolute, or not set.
+template <auto Member>
+std::string set_path(qemu_settings& to, const setting_value& value) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (text != nullptr && !text->empty() && text->front() != '/')
+    return fmt::format("'{}' does not begin with '/'", *text);
+  return set_text<Member>(to, value);
+}
+
+template <auto Member, std::int64_t Least, std::int64_t Most>
+std::string set_number(qemu_settings& to, const setting_value& value) {
+  const auto* number = std::get_if<std::int64_t>(&value);
+  if (number == nullptr || *number < Least || *number > Most)
+    return fmt::format("takes a number from {} to {}", Least, Most);
+  to.*Member = std::remove_cvref_t<decltype(to.*Member)>(*number);
+  return {};
+}
+
+template <auto Member>
+std::string show_number(const qemu_settings& from) {
+  return fmt::format("{}", from.*Member);
+}
+
+template <auto Member>
+std::string show_ms(const qemu_settings& from) {
+  return fmt::format("{}", (from.*Member).count());
+}
+
+template <auto Member>
+std::string set_flag(qemu_settings& to, const setting_value& value) {
+  const auto* number = std::get_if<std::int64_t>(&value);
+  if (number == nullptr || *number < 0 || *number > 1)
+    return "takes 0 or 1";
+  to.*Member = *number == 1;
+  return {};
+}
+
+template <auto Member>
+std::string show_flag(const qemu_settings& from) {
+  return from.*Member ? "1" : "0";
+}
+
+std::string set_seccomp(qemu_settings& to, const setting_value& value) {
+  const auto* number = std::get_if<std::int64_t>(&value);
+  if (number == nullptr || *number < -1 || *number > 1)
+    return "takes -1, 0 or 1";
+  to.seccomp_sandbox = *number < 0 ? std::optional<bool>{} : *number == 1;
+  return {};
+}
+
+std::string show_seccomp(const qemu_settings& from) {
+  return from.seccomp_sandbox ? (*from.seccomp_sandbox ? "1" : "0") : "-1";
+}
+
+/// A string stands for a list of one; an empty one for none.
+std::string as_list(const setting_value& value, text_list& list) {
+  if (const auto* text = std::get_if<std::string>(&value))
+    list = text->empty() ? text_list{} : text_list{*text};
+  else if (const auto* texts = std::get_if<text_list>(&value))
+    list = *texts;
   else
-    return expected("a list of strings");
+    return "takes a [ list ] of strings";
   return {};
 }
 
-/// A user or group: a name, or a number.
-outcome set_identity(std::string& to, const value& given) {
-  if (const auto* number = std::get_if<std::int64_t>(&given); number != nullptr && *number >= 0) {
-    to = fmt::format("+{}", *number);
-    return {};
-  }
-  return set_text(to, given);
+std::string show_texts(const text_list& texts) {
+  std::string shown = "[";
+  for (const auto& text : texts)
+    shown += (shown.size() > 1 ? ", " : " ") + quoted(text);
+  return shown + " ]";
 }
 
-outcome set_networks(std::map<std::string, std::string>& to, const value& given) {
-  const auto* items = std::get_if<list>(&given);
-  if (items == nullptr)
-    return expected("a list of strings such as \"default=virbr0\"");
-  std::map<std::string, std::string> read;
-  for (const auto& each : *items) {
-    const auto equals = each.find('=');
-    if (equals == 0 || equals == each.npos || equals + 1 == each.size())
-      return expected(fmt::format("a list of strings such as \"default=virbr0\"; '{}' is none", each));
-    read[each.substr(0, equals)] = each.substr(equals + 1);
-  }
-  to = std::move(read);
+template <auto Member>
+std::string show_list(const qemu_settings& from) {
+  return show_texts(from.*Member);
+}
+
+std::string set_namespaces(qemu_settings& to, const setting_value& value) {
+  return as_list(value, to.namespaces);
+}
+
+std::string set_drivers(qemu_settings& to, const setting_value& value) {
+  text_list drivers;
+  if (auto wrong = as_list(value, drivers); !wrong.empty())
+    return wrong;
+  constexpr std::string_view known[] = {"none", "dac", "apparmor", "selinux"};
+  for (const auto& driver : drivers)
+    if (std::find(std::begin(known), std::end(known), driver) == std::end(known))
+      return fmt::format("'{}' is no security driver: there are {}", driver, fmt::join(known, ", "));
+  to.security_driver = std::move(drivers);
   return {};
+}
+
+std::string set_stdio_handler(qemu_settings& to, const setting_value& value) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (text == nullptr || (*text != "file" && *text != "logd"))
+    return "takes \"file\" or \"logd\"";
+  to.stdio_handler = *text;
+  return {};
+}
+
+std::string set_networks(qemu_settings& to, const setting_value& value) {
+  text_list entries;
+  if (auto wrong = as_list(value, entries); !wrong.empty())
+    return wrong;
+  decltype(to.networks) networks;
+  for (const auto& entry : entries) {
+    const auto equals = entry.rfind('='); // names of bridges have none
+    const auto bridge = equals == std::string::npos ? std::string{} : entry.substr(equals + 1);
+    if (equals == 0 || bridge.empty())
+      return fmt::format("'{}' is not of the form \"network=bridge\"", entry);
+    if (bridge.size() > 15 || bridge.find_first_of("/: \t\n") != std::string::npos) // what Linux calls a device
+      return fmt::format("'{}' cannot be the name of a bridge", bridge);
+    if (!networks.emplace(entry.substr(0, equals), bridge).second)
+      return fmt::format("network '{}' is there twice", entry.substr(0, equals));
+  }
+  to.networks = std::move(networks);
+  return {};
+}
+
+std::string show_networks(const qemu_settings& from) {
+  text_list entries;
+  for (const auto& [network, bridge] : from.networks)
+    entries.push_back(network + "=" + bridge);
+  return show_texts(entries);
+}
+
+// Why a value that can be read has no effect here; empty: it has.
+
+std::string without_namespaces(const qemu_settings& set) {
+  return set.namespaces.empty() ? "" : "guests have no mount namespaces of their own";
+}
+
+std::string without_logd(const qemu_settings& set) {
+  return set.stdio_handler == "file" ? "" : "there is no virtlogd: logs are written as with \"file\"";
+}
+
+std::string without_locks(const qemu_settings& set) {
+  return set.lock_manager.empty() ? "" : "there is no lock manager: images are not locked beyond what QEMU does";
 }
 
 struct setting_row {
   std::string_view key;
-  std::string_view shown;   ///< The default, as it is written.
-  std::string_view explain; ///< Lines of at most 78 characters.
-  outcome (*set)(qemu_settings&, const value&);
+  const char* means; ///< Lines of 76 columns at most.
+  std::string (*set)(qemu_settings&, const setting_value&);
+  std::string (*show)(const qemu_settings&);
+  std::string (*without_effect)(const qemu_settings&) = nullptr;
 };
 
+using s = qemu_settings;
+constexpr auto most_unsigned = std::int64_t{std::numeric_limits<unsigned>::max()};
+
+/// A row a setting, in the order of the sample.
 constexpr setting_row setting_rows[] = {
-  {"user", "\"libvirt-qemu\"",
-   "The user that the guests of a system instance run as: a name, or a number as\n"
-   "\"+64055\". Not set: libvirt-qemu, or qemu, if there is such a user; else root.",
-   [](qemu_settings& s, const value& v) { return set_identity(s.user, v); }},
-  {"group", "\"libvirt-qemu\"", "Their group. Not set: the user's own.",
-   [](qemu_settings& s, const value& v) { return set_identity(s.group, v); }},
-  {"dynamic_ownership", "1",
-   "Whether a guest's user becomes the owner of its image files while it runs. They\n"
-   "get their former owner back afterwards.",
-   [](qemu_settings& s, const value& v) { return set_bool(s.dynamic_ownership, v); }},
-  {"security_driver", "[ ]", "What confines guests beside users and groups. Not set: what the host enforces.",
-   [](qemu_settings& s, const value& v) { return set_list(s.security_driver, v); }},
-  {"security_default_confined", "1", "Whether a guest without a seclabel is confined.",
-   [](qemu_settings& s, const value& v) { return set_bool(s.security_default_confined, v); }},
-  {"security_require_confined", "0", "Whether a guest whose definition asks not to be confined is refused.",
-   [](qemu_settings& s, const value& v) { return set_bool(s.security_require_confined, v); }},
-  {"clear_emulator_capabilities", "1", "Whether QEMU runs without any capability of root.",
-   [](qemu_settings& s, const value& v) { return set_bool(s.clear_emulator_capabilities, v); }},
-  {"namespaces", "[ ]", "Read, and without effect: guests see the host's mounts.",
-   [](qemu_settings& s, const value& v) { return set_list(s.namespaces, v); }},
-  {"seccomp_sandbox", "1", "Whether QEMU filters its own system calls. Not set: where it can.",
-   [](qemu_settings& s, const value& v) {
-     unsigned number = 0;
-     auto went = set_number(number, v, 0, 1);
-     if (went)
-       s.seccomp_sandbox = number == 1;
-     return went;
-   }},
-  {"vnc_listen", "\"127.0.0.1\"", "Where VNC servers listen when a definition does not say.",
-   [](qemu_settings& s, const value& v) { return set_text(s.vnc_listen, v); }},
-  {"vnc_password", "\"\"", "The password of VNC servers without one in the definition. Empty: none.",
-   [](qemu_settings& s, const value& v) { return set_text(s.vnc_password, v); }},
-  {"spice_listen", "\"127.0.0.1\"", "Where SPICE servers listen when a definition does not say.",
-   [](qemu_settings& s, const value& v) { return set_text(s.spice_listen, v); }},
-  {"spice_password", "\"\"", "The password of SPICE servers without one in the definition. Empty: none.",
-   [](qemu_settings& s, const value& v) { return set_text(s.spice_password, v); }},
-  {"remote_display_port_min", "5900", "The lowest TCP port given to a display with autoport.",
-   [](qemu_settings& s, const value& v) { return set_number(s.remote_display_port_min, v, 1, 65535); }},
-  {"remote_display_port_max", "65535", "The highest.",
-   [](qemu_settings& s, const value& v) { return set_number(s.remote_display_port_max, v, 1, 65535); }},
-  {"auto_dump_path", "\"/var/lib/troupe/dump\"", "Where memory of guests that crash is kept.",
-   [](qemu_settings& s, const value& v) { return set_text(s.auto_dump_path, v); }},
-  {"set_process_name", "1", "Whether the process is named after its guest.",
-   [](qemu_settings& s, const value& v) { return set_bool(s.set_process_name, v); }},
-  {"max_processes", "0", "Limits of every QEMU. 0: as the daemon's own.",
-   [](qemu_settings& s, const value& v) { return set_number(s.max_processes, v, 0, 4'194'304); }},
-  {"max_files", "0", "",
-   [](qemu_settings& s, const value& v) { return set_number(s.max_files, v, 0, 1'048'576); }},
-  {"stdio_handler", "\"file\"", "Who writes guests' logs. \"logd\" is read as \"file\".",
-   [](qemu_settings& s, const value& v) -> outcome {
-     auto went = set_text(s.stdio_handler, v);
-     if (went && s.stdio_handler != "file" && s.stdio_handler != "logd")
-       return expected("\"file\" or \"logd\"");
-     return went;
-   }},
-  {"lock_manager", "\"\"", "Read, and without effect.",
-   [](qemu_settings& s, const value& v) { return set_text(s.lock_manager, v); }},
-  {"networks", "[ \"default=user\" ]",
-   "What the networks that definitions name are here: \"NAME=BRIDGE\", or \"NAME=user\"\n"
-   "for QEMU's user-mode network. In a session instance every network is user-mode.",
-   [](qemu_settings& s, const value& v) { return set_networks(s.networks, v); }},
-  {"grace_ms", "1500", "Milliseconds from SIGTERM to SIGKILL when a guest is destroyed.",
-   [](qemu_settings& s, const value& v) { return set_milliseconds(s.grace_ms, v, 0, 600'000); }},
-  {"qmp_timeout_ms", "30000",
-   "Milliseconds after which a client is told that QEMU has not answered a command.\n"
-   "The command is not withdrawn.",
-   [](qemu_settings& s, const value& v) { return set_milliseconds(s.qmp_timeout_ms, v, 100, 3'600'000); }},
+  {"user",
+   "User that QEMU runs as in the system instance: a name, or a number after\n"
+   "\"+\". Empty: the daemon's own.",
+   set_text<&s::user>, show_text<&s::user>},
+  {"group", "Group that QEMU runs as, as with user.", set_text<&s::group>, show_text<&s::group>},
+  {"dynamic_ownership",
+   "1: files of a guest are given to user and group while it runs, and back\n"
+   "afterwards. 0: their owners are left alone.",
+   set_flag<&s::dynamic_ownership>, show_flag<&s::dynamic_ownership>},
+  {"security_driver",
+   "Confinement besides users: \"apparmor\", \"selinux\", or \"none\". Empty: what\n"
+   "the host enforces.",
+   set_drivers, show_list<&s::security_driver>},
+  {"security_default_confined", "1: a guest whose definition does not say otherwise is confined.",
+   set_flag<&s::security_default_confined>, show_flag<&s::security_default_confined>},
+  {"security_require_confined", "1: a guest that is not confined may not start.",
+   set_flag<&s::security_require_confined>, show_flag<&s::security_require_confined>},
+  {"clear_emulator_capabilities", "1: QEMU has no capabilities, also when its user is root.",
+   set_flag<&s::clear_emulator_capabilities>, show_flag<&s::clear_emulator_capabilities>},
+  {"namespaces", "Read for the sake of existing files; it has no effect.", set_namespaces, show_list<&s::namespaces>,
+   without_namespaces},
+  {"seccomp_sandbox",
+   "1: QEMU filters its own system calls. 0: it does not. -1: it does where it\n"
+   "can.",
+   set_seccomp, show_seccomp},
+  {"vnc_listen", "Address that VNC servers listen on unless a definition has one.", set_text<&s::vnc_listen>,
+   show_text<&s::vnc_listen>},
+  {"vnc_password",
+   "Password of VNC servers unless a definition has one. Empty: none. VNC\n"
+   "looks at its first 8 characters only.",
+   set_text<&s::vnc_password>, show_text<&s::vnc_password>},
+  {"spice_listen", "Address that SPICE servers listen on unless a definition has one.", set_text<&s::spice_listen>,
+   show_text<&s::spice_listen>},
+  {"spice_password", "Password of SPICE servers unless a definition has one. Empty: none.",
+   set_text<&s::spice_password>, show_text<&s::spice_password>},
+  {"remote_display_port_min", "Lowest port that is given to a VNC or SPICE server by itself.",
+   set_number<&s::remote_display_port_min, 5900, 65535>, show_number<&s::remote_display_port_min>},
+  {"remote_display_port_max", "Highest port that is given to a VNC or SPICE server by itself.",
+   set_number<&s::remote_display_port_max, 5900, 65535>, show_number<&s::remote_display_port_max>},
+  {"auto_dump_path",
+   "Directory of the memory of guests that crashed and are to be dumped. Empty:\n"
+   "dump in the state directory.",
+   set_path<&s::auto_dump_path>, show_text<&s::auto_dump_path>},
+  {"set_process_name", "1: a QEMU process is named after its guest.", set_flag<&s::set_process_name>,
+   show_flag<&s::set_process_name>},
+  {"max_processes", "Most processes and threads of QEMU's user. 0: as many as the daemon's own.",
+   set_number<&s::max_processes, 0, most_unsigned>, show_number<&s::max_processes>},
+  {"max_files", "Most files a QEMU may have open. 0: as many as the daemon.",
+   set_number<&s::max_files, 0, most_unsigned>, show_number<&s::max_files>},
+  {"stdio_handler", "Read for the sake of existing files; logs are written as with \"file\".", set_stdio_handler,
+   show_text<&s::stdio_handler>, without_logd},
+  {"lock_manager", "Read for the sake of existing files; it has no effect.", set_text<&s::lock_manager>,
+   show_text<&s::lock_manager>, without_locks},
+  {"networks",
+   "What a definition's <source network='NAME'/> is connected to, as\n"
+   "\"NAME=BRIDGE\"; \"NAME=user\" is QEMU's own network, which needs no bridge.\n"
+   "Not a setting of libvirt's.",
+   set_networks, show_networks},
+  {"grace_ms",
+   "Milliseconds from asking a QEMU to end until it is killed. Not a setting of\n"
+   "libvirt's.",
+   set_number<&s::grace_ms, 0, 600'000>, show_ms<&s::grace_ms>},
+  {"qmp_timeout_ms",
+   "Milliseconds a caller waits for QEMU's answer to one command. The command\n"
+   "stays in flight. Not a setting of libvirt's.",
+   set_number<&s::qmp_timeout_ms, 100, 3'600'000>, show_ms<&s::qmp_timeout_ms>},
 };
 
-// ---- the syntax
+/// Keys that libvirt's daemon obeys and we do not, yet or ever; warned of as such. In order.
+constexpr std::string_view foreign_keys[] = {
+  "allow_disk_format_probing",
+  "auto_dump_bypass_cache",
+  "auto_start_bypass_cache",
+  "backup_tls_x509_cert_dir",
+  "backup_tls_x509_secret_uuid",
+  "backup_tls_x509_verify",
+  "bridge_helper",
+  "capability_filters",
+  "cgroup_controllers",
+  "cgroup_device_acl",
+  "chardev_tls",
+  "chardev_tls_x509_cert_dir",
+  "chardev_tls_x509_secret_uuid",
+  "chardev_tls_x509_verify",
+  "dbus_daemon",
+  "default_tls_x509_cert_dir",
+  "default_tls_x509_secret_uuid",
+  "default_tls_x509_verify",
+  "deprecation_behavior",
+  "dump_guest_core",
+  "dump_image_format",
+  "gluster_debug_level",
+  "hugetlbfs_mount",
+  "keepalive_count",
+  "keepalive_interval",
+  "mac_filter",
+  "max_core",
+  "max_queued",
+  "max_threads_per_process",
+  "memory_backing_dir",
+  "migrate_tls_force",
+  "migrate_tls_x509_cert_dir",
+  "migrate_tls_x509_secret_uuid",
+  "migrate_tls_x509_verify",
+  "migration_address",
+  "migration_host",
+  "migration_port_max",
+  "migration_port_min",
+  "nbd_tls",
+  "nbd_tls_x509_cert_dir",
+  "nbd_tls_x509_secret_uuid",
+  "nographics_allow_host_audio",
+  "nvram",
+  "pr_helper",
+  "qemu_bridge_helper",
+  "relaxed_acs_check",
+  "remember_owner",
+  "remote_websocket_port_max",
+  "remote_websocket_port_min",
+  "save_image_format",
+  "sched_core",
+  "slirp_helper",
+  "snapshot_image_format",
+  "spice_auto_unix_socket",
+  "spice_sasl",
+  "spice_sasl_dir",
+  "spice_tls",
+  "spice_tls_x509_cert_dir",
+  "swtpm_group",
+  "swtpm_user",
+  "virtiofsd_debug",
+  "vnc_allow_host_audio",
+  "vnc_auto_unix_socket",
+  "vnc_sasl",
+  "vnc_sasl_dir",
+  "vnc_tls",
+  "vnc_tls_x509_cert_dir",
+  "vnc_tls_x509_secret_uuid",
+  "vnc_tls_x509_verify",
+  "vxhs_tls",
+  "vxhs_tls_x509_cert_dir",
+};
+static_assert(std::is_sorted(std::begin(foreign_keys), std::end(foreign_keys)));
 
-class reader {
+bool begins_key(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+/// Reads values off a text, and counts its lines. Where it fails, `error` has the reason.
+class settings_reader {
 public:
-  reader(std::string_view text, std::string_view name) : rest_{text}, name_{name} {}
+  explicit settings_reader(std::string_view text) : rest_{text} {}
 
-  result<settings_read> read();
+  std::size_t line() const { return line_; }
+  const std::string& error() const { return error_; }
+
+  /// Goes to the next line that says something; false: there is none.
+  bool next_entry() {
+    skip_lines();
+    return !rest_.empty();
+  }
+
+  bool key(std::string& key) {
+    if (!begins_key(rest_.front()))
+      return wrong("expected a setting: key = value");
+    const auto end = std::find_if_not(rest_.begin(), rest_.end(),
+                                      [](char c) { return begins_key(c) || is_digit(c) || c == '.' || c == '-'; });
+    key.assign(rest_.begin(), end);
+    take(key.size());
+    skip_blanks();
+    if (!take_if("="))
+      return wrong(fmt::format("expected '=' after '{}'", key));
+    return true;
+  }
+
+  bool value(setting_value& value) {
+    skip_blanks();
+    if (rest_.empty())
+      return wrong("expected a value after '='");
+    const char first = rest_.front();
+    if (first == '[')
+      return list(value.emplace<text_list>());
+    if (first == '"' || first == '\'')
+      return text(value.emplace<std::string>());
+    if (is_digit(first) || first == '-' || first == '+')
+      return number(value.emplace<std::int64_t>());
+    return wrong("expected a number, a \"string\" or a [ list ] after '='");
+  }
+
+  bool end_of_line() {
+    skip_blanks();
+    if (!rest_.empty() && rest_.front() != '\n' && rest_.front() != '#')
+      return wrong("expected nothing more on this line");
+    return true;
+  }
 
 private:
-  tl::unexpected<error> bad(std::string what) const {
-    return fail(errc::bad_settings, fmt::format("{}:{}: {}", name_, line_, what));
+  bool wrong(std::string why) {
+    error_ = std::move(why);
+    return false;
   }
-  bool at_end() const { return rest_.empty(); }
-  char next() const { return rest_.empty() ? '\0' : rest_.front(); }
-  void step(std::size_t bytes = 1) {
-    line_ += static_cast<unsigned>(std::count(rest_.begin(), rest_.begin() + static_cast<std::ptrdiff_t>(bytes), '\n'));
-    rest_.remove_prefix(bytes);
+
+  void take(std::size_t count) {
+    line_ +=
+      static_cast<std::size_t>(std::count(rest_.begin(), rest_.begin() + static_cast<std::ptrdiff_t>(count), '\n'));
+    rest_.remove_prefix(count);
   }
-  void skip_blanks() {
-    while (next() == ' ' || next() == '\t' || next() == '\r')
-      step();
+
+  bool take_if(std::string_view what) {
+    if (!rest_.starts_with(what))
+      return false;
+    take(what.size());
+    return true;
   }
-  /// Blanks, line ends and comments.
-  void skip_all() {
+
+  void skip_blanks() { take(std::min(rest_.find_first_not_of(" \t\r"), rest_.size())); }
+
+  /// Blanks, ends of lines and comments.
+  void skip_lines() {
     for (;;) {
-      skip_blanks();
-      if (next() == '#')
-        step(std::min(rest_.find('\n'), rest_.size()));
-      else if (next() == '\n')
-        step();
-      else
+      take(std::min(rest_.find_first_not_of(" \t\r\n"), rest_.size()));
+      if (rest_.empty() || rest_.front() != '#')
         return;
+      take(std::min(rest_.find('\n'), rest_.size()));
     }
   }
-  result<std::string> read_string();
-  result<value> read_value();
-  result<list> read_list();
 
-  std::string_view rest_, name_;
-  unsigned line_ = 1;
+  bool number(std::int64_t& number) {
+    take_if("+");
+    const auto [end, failed] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), number);
+    if (failed != std::errc{})
+      return wrong("this number cannot be read or is too large");
+    take(static_cast<std::size_t>(end - rest_.data()));
+    return true;
+  }
+
+  bool text(std::string& text) {
+    const bool over_lines = take_if("\"\"\"");
+    const std::string_view quote = over_lines ? "\"\"\"" : rest_.substr(0, 1);
+    if (!over_lines)
+      take(1);
+    const auto end = rest_.find(quote);
+    const auto content = rest_.substr(0, std::min(end, rest_.size()));
+    if (end == std::string_view::npos || (!over_lines && content.find('\n') != std::string_view::npos))
+      return wrong(fmt::format("the string that begins here has no {} at its end", quote));
+    text = content;
+    take(end + quote.size());
+    return true;
+  }
+
+  bool list(text_list& list) {
+    take(1);
+    for (;;) {
+      skip_lines();
+      if (take_if("]"))
+        return true;
+      if (rest_.empty() || (rest_.front() != '"' && rest_.front() != '\''))
+        return wrong("expected a \"string\" or ']' in the list");
+      if (!text(list.emplace_back()))
+        return false;
+      skip_lines();
+      if (!take_if(",") && !rest_.starts_with("]"))
+        return wrong("expected ',' or ']' in the list");
+    }
+  }
+
+  std::string_view rest_;
+  std::size_t line_ = 1;
+  std::string error_;
 };
-
-result<std::string> reader::read_string() {
-  constexpr std::string_view triple = "\"\"\"";
-  const auto quote = next();
-  if (rest_.starts_with(triple)) {
-    const auto end = rest_.find(triple, triple.size());
-    if (end == rest_.npos)
-      return bad("the \"\"\" that begins here has no end");
-    std::string text{rest_.substr(triple.size(), end - triple.size())};
-    step(end + triple.size());
-    return text;
-  }
-  const auto end = rest_.find_first_of(std::string{quote} + '\n', 1);
-  if (end == rest_.npos || rest_[end] == '\n')
-    return bad(fmt::format("the string has no closing {}", quote));
-  std::string text{rest_.substr(1, end - 1)};
-  step(end + 1);
-  return text;
-}
-
-result<list> reader::read_list() {
-  list items;
-  step(); // the bracket
-  for (;;) {
-    skip_all();
-    if (next() == ']') {
-      step();
-      return items;
-    }
-    if (next() != '"' && next() != '\'')
-      return bad(at_end() ? "the list has no closing ]" : "a list holds strings in quotes, with commas between them");
-    auto item = read_string();
-    if (!item)
-      return tl::make_unexpected(std::move(item.error()));
-    items.push_back(std::move(*item));
-    if (items.size() > most_items)
-      return bad(fmt::format("the list has more than {} items", most_items));
-    skip_all();
-    if (next() == ',')
-      step();
-    else if (next() != ']')
-      return bad(at_end() ? "the list has no closing ]" : "a comma or ] must follow a list's item");
-  }
-}
-
-result<value> reader::read_value() {
-  if (next() == '"' || next() == '\'')
-    return read_string().map([](std::string text) { return value{std::move(text)}; });
-  if (next() == '[')
-    return read_list().map([](list items) { return value{std::move(items)}; });
-  std::int64_t number = 0;
-  const auto [end, ec] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), number);
-  if (ec != std::errc{})
-    return bad("a value is a number, a \"string\" or a [ list ]");
-  step(static_cast<std::size_t>(end - rest_.data()));
-  return value{number};
-}
-
-result<settings_read> reader::read() {
-  settings_read out;
-  for (;;) {
-    skip_all();
-    if (at_end())
-      return out;
-    const auto is_key = [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
-    };
-    const auto key_size = static_cast<std::size_t>(std::ranges::find_if_not(rest_, is_key) - rest_.begin());
-    if (key_size == 0)
-      return bad("a line must begin with the name of a setting, or #");
-    const auto key = rest_.substr(0, key_size);
-    const auto key_line = line_;
-    step(key_size);
-    skip_blanks();
-    if (next() != '=')
-      return bad(fmt::format("= must follow '{}'", key));
-    step();
-    skip_blanks();
-    auto given = read_value();
-    if (!given)
-      return tl::make_unexpected(std::move(given.error()));
-    skip_blanks();
-    if (!at_end() && next() != '\n' && next() != '#')
-      return bad(fmt::format("nothing may follow the value of '{}' on its line", key));
-    const auto row = std::ranges::find(setting_rows, key, &setting_row::key);
-    if (row == std::end(setting_rows)) {
-      out.warnings.push_back(fmt::format("{}:{}: '{}' is not known here and has no effect", name_, key_line, key));
-      continue;
-    }
-    if (auto went = row->set(out.settings, *given); !went)
-      return fail(errc::bad_settings,
-                  fmt::format("{}:{}: '{}' {}, and is {}", name_, key_line, key, went.error(), kind_of(*given)));
-  }
-}
-
-/// Keys that are understood and do nothing yet: said once, where they are set to more than nothing.
-void warn_of_idle(settings_read& read, std::string_view name) {
-  const auto idle = [&](bool is_set, std::string_view key) {
-    if (is_set)
-      read.warnings.push_back(fmt::format("{}: '{}' has no effect here", name, key));
-  };
-  idle(!read.settings.namespaces.empty(), "namespaces");
-  idle(!read.settings.lock_manager.empty(), "lock_manager");
-}
 
 } // namespace
 
 result<settings_read> parse_settings(std::string_view text, std::string_view name) {
   if (text.size() > most_bytes)
-    return fail(errc::bad_settings, fmt::format("{}: it is larger than {} bytes", name, most_bytes));
-  if (text.find('\0') != text.npos)
-    return fail(errc::bad_settings, fmt::format("{}: it is not text", name));
-  auto out = reader{text, name}.read();
-  if (!out)
-    return out;
-  if (out->settings.remote_display_port_min > out->settings.remote_display_port_max)
-    return fail(errc::bad_settings, fmt::format("{}: 'remote_display_port_min' ({}) is above 'remote_display_port_max' ({})",
-                                                name, out->settings.remote_display_port_min,
-                                                out->settings.remote_display_port_max));
-  warn_of_idle(*out, name);
-  return out;
+    return fail(errc::bad_settings,
+                fmt::format("{}: {} bytes are no settings, at most {} are read", name, text.size(), most_bytes));
+  settings_read read;
+  settings_reader reader{text};
+  const auto failure = [&](std::size_t line, std::string_view why) {
+    return fail(errc::bad_settings, fmt::format("{}:{}: {}", name, line, why));
+  };
+  std::size_t last_port_line = 0;
+  while (reader.next_entry()) {
+    const auto line = reader.line();
+    std::string key;
+    setting_value value;
+    if (!reader.key(key) || !reader.value(value) || !reader.end_of_line())
+      return failure(reader.line(), reader.error());
+    const auto* row =
+      std::find_if(std::begin(setting_rows), std::end(setting_rows), [&](const auto& r) { return r.key == key; });
+    if (row == std::end(setting_rows)) {
+      const bool foreign = std::binary_search(std::begin(foreign_keys), std::end(foreign_keys), std::string_view{key});
+      read.warnings.push_back(
+        fmt::format("{}:{}: '{}' {}", name, line, key,
+                    foreign ? "has no effect here" : "is no setting that we know; it is ignored"));
+      continue;
+    }
+    if (const auto wrong = row->set(read.settings, value); !wrong.empty())
+      return failure(line, fmt::format("{}: {}", key, wrong));
+    if (row->without_effect != nullptr)
+      if (const auto why = row->without_effect(read.settings); !why.empty())
+        read.warnings.push_back(fmt::format("{}:{}: '{}' has no effect: {}", name, line, key, why));
+    if (key.starts_with("remote_display_port_"))
+      last_port_line = line;
+  }
+  if (read.settings.remote_display_port_min > read.settings.remote_display_port_max)
+    return failure(last_port_line,
+                   fmt::format("remote_display_port_min, {}, is above remote_display_port_max, {}",
+                               read.settings.remote_display_port_min, read.settings.remote_display_port_max));
+  return read;
 }
 
 result<settings_read> read_settings(const std::string& path) {
-  const unique_fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (!fd && errno == ENOENT)
+  const unique_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (!file && errno == ENOENT)
     return settings_read{};
+  if (!file)
+    return fail(errc::system, fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
   std::string text(most_bytes + 1, '\0');
   std::size_t size = 0;
-  while (fd && size < text.size()) {
-    const auto got = ::read(fd.get(), text.data() + size, text.size() - size);
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got < 0)
+  while (size < text.size()) {
+    const auto got = ::read(file.get(), text.data() + size, text.size() - size);
+    if (got < 0 && errno != EINTR)
       return fail(errc::system, fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
     if (got == 0)
       break;
-    size += static_cast<std::size_t>(got);
+    size += static_cast<std::size_t>(std::max<ssize_t>(got, 0));
   }
-  if (!fd)
-    return fail(errc::system, fmt::format("cannot open '{}': {}", path, std::strerror(errno)));
-  return parse_settings(std::string_view{text}.substr(0, size), path);
+  text.resize(size);
+  return parse_settings(text, path);
 }
 
 std::string sample_settings() {
-  std::string out = "# Settings of trouped, in the syntax of libvirt's qemu.conf and with its names. A line that begins\n"
-                    "# with # has no effect; every setting is shown with its default.\n";
+  const qemu_settings defaults;
+  std::string sample =
+    "# Settings of trouped. Those that libvirt has too are named, and mean, as there.\n"
+    "# A line is: key = value; a value is a number, a \"string\" or a [ \"list\", \"of strings\" ].\n"
+    "# What follows are the defaults.\n";
   for (const auto& row : setting_rows) {
-    out += '\n';
-    for (auto rest = row.explain; !rest.empty();) {
-      const auto end = std::min(rest.find('\n'), rest.size());
-      out += fmt::format("# {}\n", rest.substr(0, end));
-      rest.remove_prefix(std::min(end + 1, rest.size()));
+    sample += "\n# ";
+    for (const char* c = row.means; *c != '\0'; ++c) {
+      sample += *c;
+      if (*c == '\n')
+        sample += "# ";
     }
-    out += fmt::format("#{} = {}\n", row.key, row.shown);
+    sample += fmt::format("\n#{} = {}\n", row.key, row.show(defaults));
   }
-  return out;
+  return sample;
 }
 
 } // namespace troupe
