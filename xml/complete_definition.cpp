@@ -13,6 +13,7 @@ constexpr pass passes[] = {
   drop_live_parts,
   check_identity,
   settle_machine,
+  settle_forms,
   settle_identity,
   settle_memory,
   order_devices,
@@ -59,12 +60,13 @@ void choose_emulator(domain& guest, std::string_view host_arch) {
     guest.os.arch = host_arch;
   if (!guest.devices.emulator.empty())
     return;
-  // A kvm guest of 32 bits runs on the 64-bit emulator; an emulated one has its own.
-  const bool small = guest.os.arch == "i686" && guest.type != virt_type::kvm;
-  guest.devices.emulator = fmt::format("/usr/bin/qemu-system-{}", small                         ? "i386"
-                                                                  : guest.os.arch == "i686"   ? std::string{"x86_64"}
-                                                                  : guest.os.arch == "armv7l" ? std::string{"arm"}
-                                                                                              : guest.os.arch);
+  // QEMU's names for what Linux calls otherwise.
+  constexpr std::pair<std::string_view, std::string_view> names[] = {{"i686", "i386"}, {"armv7l", "arm"}, {"ppc64le", "ppc64"}};
+  std::string_view arch = guest.os.arch;
+  for (const auto& [linux, qemu] : names)
+    if (linux == arch)
+      arch = qemu;
+  guest.devices.emulator = fmt::format("/usr/bin/qemu-system-{}", arch);
 }
 
 emulator_facts assumed_facts(const domain& guest, std::string_view host_arch) {

@@ -79,10 +79,10 @@ void settle_chain(backing_store& image) {
     settle_chain(next);
 }
 
-bool is_wide(const domain& guest, unsigned index) {
-  // lsi53c895a and its kind have seven targets, and QEMU's model of it is what a controller without a model becomes.
-  const auto* there = find_controller(guest, controller_type::scsi, static_cast<int>(index));
-  return there == nullptr || there->model != "lsilogic";
+bool is_wide(const domain& guest) {
+  // lsilogic, which a controller without a model becomes, has seven units.
+  const auto* there = find_controller(guest, controller_type::scsi, 0);
+  return there != nullptr && there->model != "lsilogic";
 }
 
 result<void> settle(domain& guest, disk& each) {
@@ -99,15 +99,13 @@ result<void> settle(domain& guest, disk& each) {
   settle_source(each.source);
   for (auto& image : each.backing)
     settle_chain(image);
-  if (each.snapshot == snapshot_place::unset && each.readonly && each.device_type != disk_device::cdrom)
-    each.snapshot = snapshot_place::no;
   if (each.address.is(address_type::unset) &&
       (each.bus == disk_bus::ide || each.bus == disk_bus::scsi || each.bus == disk_bus::sata || each.bus == disk_bus::fdc)) {
     const auto index = disk_index(each.target);
     if (!index)
       return fail(errc::internal, fmt::format("Unknown disk name '{}' and no address specified", each.target));
     auto line = each.address.rest;
-    each.address = drive_place(each.bus, *index, is_wide(guest, 0));
+    each.address = drive_place(each.bus, *index, is_wide(guest));
     each.address.rest = std::move(line);
   }
   return {};
@@ -138,6 +136,8 @@ result<void> settle(domain& guest, controller& each) {
     // libvirt's choice of before USB 2, on q35 too.
     if (is_x86(guest))
       default_to(each.model, "piix3-uhci");
+    if (each.model.starts_with("ich9-uhci") && !each.master_startport)
+      each.master_startport = 2 * static_cast<unsigned>(each.model.back() - '1');
     break;
   case controller_type::scsi:
     if (each.model == "auto")
@@ -158,11 +158,10 @@ result<void> settle(domain& guest, controller& each) {
 void settle(domain& guest, chardev& each, unsigned position) {
   auto& source = each.source;
   default_to(source.type, chardev_type::pty);
-  if (source.type == chardev_type::tcp)
-    default_to(source.protocol, "raw");
+  // The socket of an agent's channel is made up at the start.
+  if (source.type == chardev_type::unix_ && each.kind == chardev_kind::channel)
+    std::erase_if(source.ends, [](const auto& end) { return end.path.empty() && end.mode != "connect" && !end.reconnect; });
   for (auto& end : source.ends) {
-    if (source.type == chardev_type::unix_ && each.kind == chardev_kind::channel)
-      default_to(end.mode, "bind");
     if (source.type == chardev_type::tcp || source.type == chardev_type::unix_)
       default_to(end.mode, "connect");
     if (source.type == chardev_type::spicevmc)
@@ -258,7 +257,7 @@ void settle(graphics& each) {
   if (each.type == graphics_type::vnc) {
     const bool by_socket = !each.socket.empty() || (!each.listens.empty() && (each.listens.front().type == listen_type::socket ||
                                                                               each.listens.front().type == listen_type::none));
-    if (!each.port || *each.port == -1)
+    if (each.port == -1 || (!each.port && each.autoport == yes_no::unset))
       each.autoport = by_socket ? each.autoport : yes_no::yes;
     if (each.autoport == yes_no::yes && !by_socket)
       each.port = -1;
@@ -270,8 +269,8 @@ void settle(graphics& each) {
     if (each.autoport == yes_no::yes) {
       each.port.reset();
       each.tls_port.reset();
-    } else if (each.port.value_or(0) > 0 || each.tls_port.value_or(0) > 0 || asks) {
-      each.autoport = yes_no::no;
+    } else {
+      each.autoport = each.port.value_or(0) > 0 || each.tls_port.value_or(0) > 0 || asks ? yes_no::no : yes_no::unset;
     }
   }
   settle_listens(each);
@@ -291,6 +290,7 @@ void settle(definition_work& work, video& each, bool first) {
     each.vgamem = std::bit_ceil(std::min(*each.vgamem, 1u << 30));
   } else if (each.model == "vga" || each.model == "cirrus" || each.model == "vmvga" || each.model == "bochs") {
     default_number(each.vram, 16 * 1024);
+    each.vram = std::bit_ceil(std::min(*each.vram, 1u << 30));
   }
   if (each.model != "none")
     default_number(each.heads, 1);
@@ -304,9 +304,7 @@ result<void> settle(domain& guest, input_device& each) {
   if (each.bus.empty()) {
     if (each.type == "passthrough")
       each.bus = "virtio";
-    else if (each.type == "evdev")
-      each.bus = "none";
-    else
+    else if (each.type != "evdev")
       each.bus = is_x86(guest) && each.type != "tablet" ? "ps2" : "usb";
   }
   if (each.bus == "ps2" && each.type != "mouse" && each.type != "keyboard")
@@ -316,7 +314,7 @@ result<void> settle(domain& guest, input_device& each) {
 
 void settle(rng_device& each) {
   if (each.backend == "random")
-    default_to(each.path, "/dev/urandom");
+    default_to(each.path, "/dev/random");
 }
 
 void settle(shmem_device& each) {
@@ -371,6 +369,8 @@ result<void> settle_devices(definition_work& work) {
     default_to(each.managed, yes_no::no);
     if (each.type == "scsi" && each.mode == "subsystem" && each.address.is(address_type::unset))
       each.address.type = address_type::drive;
+    if (each.type == "mdev" && each.model == "vfio-pci")
+      default_to(each.display, on_off::off);
   }
   for (auto& each : devices.rngs)
     settle(each);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <fmt/format.h>
+#include <set>
+#include <span>
 
 namespace troupe {
 namespace {
@@ -89,6 +91,37 @@ std::string model_of_type(std::string_view type, std::string_view arch) {
   return std::string{type};
 }
 
+/// A vCPU that no NUMA cell names is in the first one.
+void give_spare_vcpus(cpu_description& cpu, unsigned vcpus) {
+  std::set<unsigned> spare;
+  for (unsigned each = 0; each < vcpus; ++each)
+    spare.insert(each);
+  for (const auto& cell : cpu.cells)
+    for (const auto& [first, last] : cpu_ranges(cell.cpus))
+      spare.erase(spare.lower_bound(first), spare.upper_bound(last));
+  if (cpu.cells.empty() || spare.empty())
+    return;
+  auto& first = cpu.cells.front().cpus;
+  for (const auto each : spare)
+    first += fmt::format("{}{}", first.empty() ? "" : ",", each);
+  first = cpu_set_text(first);
+}
+
+/// Threads that have no number of their own take the lowest free ones, once any has one.
+void number_iothreads(domain& guest) {
+  auto& ids = guest.iothread_ids;
+  if (ids.empty())
+    return;
+  const auto count = std::max<std::size_t>(guest.iothreads.value_or(0), ids.size());
+  guest.iothreads = static_cast<unsigned>(count);
+  for (unsigned id = 1; ids.size() < std::min<std::size_t>(count, 1024); ++id)
+    if (std::ranges::find(ids, id, &iothread_id::id) == ids.end()) {
+      iothread_id added;
+      added.id = id;
+      ids.push_back(std::move(added));
+    }
+}
+
 void settle_cpu(definition_work& work) {
   auto& guest = work.guest;
   if (!is_x86(guest))
@@ -115,6 +148,8 @@ void settle_cpu(definition_work& work) {
     cpu.match = "exact";
   if (cpu.mode == "custom" && cpu.fallback.empty())
     cpu.fallback = "allow";
+  if (cpu.mode != "custom" && cpu.model.empty())
+    cpu.has_model = false, cpu.fallback.clear();
   if (cpu.check.empty()) {
     if (cpu.mode == "host-passthrough" || cpu.mode == "maximum")
       cpu.check = "none";
@@ -125,7 +160,7 @@ void settle_cpu(definition_work& work) {
   }
   if (cpu.mode == "host-passthrough" || cpu.mode == "maximum") {
     if (cpu.migratable == on_off::unset)
-      cpu.migratable = on_off::on;
+      cpu.migratable = work.facts.arch == "x86_64" ? on_off::on : on_off::off;
   }
   for (auto& feature : cpu.features)
     if (feature.policy.empty() && cpu.mode != "host-passthrough")
@@ -137,6 +172,7 @@ void settle_cpu(definition_work& work) {
     ++number;
   }
   std::ranges::stable_sort(cpu.cells, {}, [](const auto& cell) { return *cell.id; });
+  give_spare_vcpus(cpu, guest.vcpu_max.value_or(1));
 }
 
 } // namespace
@@ -156,8 +192,7 @@ result<void> drop_live_parts(definition_work& work) {
     if (is_generated_tap(card.target_dev))
       card.target_dev.clear();
     if (card.type == net_type::network)
-      card.bridge.clear();
-    card.port_id.clear();
+      card.bridge.clear(), card.port_id.clear();
   }
   for (auto& each : devices.disks) {
     each.source.index.reset();
@@ -252,6 +287,7 @@ result<void> settle_processors(definition_work& work) {
     const auto* placement = memory != nullptr ? memory->attribute("placement") : nullptr;
     guest.vcpu_placement = placement != nullptr && *placement == "auto" ? "auto" : "static";
   }
+  number_iothreads(guest);
   settle_cpu(work);
   return {};
 }

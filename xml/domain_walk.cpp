@@ -165,6 +165,15 @@ bool console_mirrors_serial(const domain& guest) {
   return !devices.serials.empty() && !devices.consoles.empty() && devices.consoles.front().target_type == "serial";
 }
 
+std::string cpu_set_text(std::string_view text) {
+  std::string usual;
+  for (const auto& [first, last] : cpu_ranges(text)) {
+    usual += usual.empty() ? "" : ",";
+    usual += first == last ? std::to_string(first) : fmt::format("{}-{}", first, last);
+  }
+  return usual;
+}
+
 const xml_element* element_of(const std::vector<xml_element>& list, std::string_view name) {
   for (const auto& each : list) {
     if (each.local_name() == name)

@@ -29,13 +29,13 @@ public:
     return {};
   }
 
-  /// Port 0 is for consoles. A new controller when all ports are taken.
-  void give(device_address& at, bool zero_too) {
+  /// A new controller when all ports are taken.
+  void give(device_address& at) {
     const bool fixed = at.is(address_type::virtio_serial);
     for (unsigned controller = fixed ? at.controller : 0;; ++controller) {
       const auto& there = need_controller(guest_, controller_type::virtio_serial, static_cast<int>(controller));
       const auto count = there.ports.value_or(default_serial_ports);
-      for (unsigned port = zero_too ? 0 : 1; port < count; ++port)
+      for (unsigned port = 1; port < count; ++port)
         if (taken_.insert({controller, port}).second) {
           at.type = address_type::virtio_serial;
           at.controller = controller;
@@ -72,10 +72,10 @@ result<void> assign_virtio_serial_addresses(definition_work& work) {
         if (auto took = ports.take(each.address.controller, port); !took)
           return took;
       }
-  for (auto* list : {&devices.consoles, &devices.channels})
-    for (auto& each : *list)
-      if (each.target_type == "virtio" && !has_port(each))
-        ports.give(each.address, each.kind == chardev_kind::console);
+  // A console finds the controller's port 0 by itself.
+  for (auto& each : devices.channels)
+    if (each.target_type == "virtio" && !has_port(each))
+      ports.give(each.address);
   return {};
 }
 

@@ -63,15 +63,16 @@ void need_input(domain& guest, std::string_view type) {
   inputs.push_back(std::move(added));
 }
 
-/// The sound of a guest that says nothing about it goes where its display goes, if that carries sound.
+/// The sound of a guest that says nothing about it goes where its display goes; a window on the host brings its own.
 std::string default_audio(const domain& guest) {
+  std::string type = "none";
   for (const auto& display : guest.devices.graphics) {
     if (display.type == graphics_type::spice)
       return "spice";
-    if (display.type == graphics_type::dbus)
-      return "dbus";
+    if (display.type == graphics_type::sdl || display.type == graphics_type::dbus)
+      type.clear();
   }
-  return "none";
+  return type;
 }
 
 bool is_usb_of(const controller& each, std::optional<int> index) {
@@ -93,27 +94,24 @@ result<void> order_devices(definition_work& work) {
 
 result<void> number_controllers(definition_work& work) {
   auto& all = work.guest.devices.controllers;
-  // A SCSI host device brings a controller of its own, ahead of what the machine has.
+  const auto is_usb2 = [](const controller& each) {
+    return each.type == controller_type::usb && is_usb_companion_family(each.model);
+  };
+  std::optional<int> last_usb2;
   for (auto& each : all) {
-    if (each.index)
-      continue;
-    if (each.type == controller_type::usb && is_usb_companion_family(each.model) && each.model != "ich9-ehci1") {
-      // A companion without a number belongs to the first USB 2 controller that lacks one of its kind.
-      for (const auto& master : all)
-        if (master.type == controller_type::usb && master.model == "ich9-ehci1" && master.index &&
-            std::ranges::none_of(all, [&](const auto& other) {
-              return is_usb_of(other, master.index) && other.model == each.model;
-            })) {
-          each.index = master.index;
-          break;
-        }
-      if (each.index)
-        continue;
+    // The parts of a USB 2 controller follow each other: one of a kind that the last one lacks belongs to it.
+    if (!each.index && is_usb2(each) && last_usb2 && std::ranges::none_of(all, [&](const auto& other) {
+          return is_usb_of(other, last_usb2) && other.model == each.model;
+        }))
+      each.index = last_usb2;
+    if (!each.index) {
+      int free = 0;
+      while (std::ranges::any_of(all, [&](const auto& other) { return other.type == each.type && other.index == free; }))
+        ++free;
+      each.index = free;
     }
-    int free = 0;
-    while (std::ranges::any_of(all, [&](const auto& other) { return other.type == each.type && other.index == free; }))
-      ++free;
-    each.index = free;
+    if (is_usb2(each))
+      last_usb2 = each.index;
   }
   return {};
 }
@@ -149,10 +147,10 @@ result<void> add_machine_devices(definition_work& work) {
   }
   need_input(guest, "mouse");
   need_input(guest, "keyboard");
-  if (devices.audios.empty()) {
+  if (auto type = default_audio(guest); devices.audios.empty() && !type.empty()) {
     audio added;
     added.id = 1;
-    added.type = default_audio(guest);
+    added.type = std::move(type);
     devices.audios.push_back(std::move(added));
   }
   if (devices.videos.empty() && !devices.graphics.empty()) {
@@ -179,8 +177,7 @@ result<void> mirror_console(definition_work& work) {
   }
   const auto& port = devices.serials.front();
   if (!first_is_serial) {
-    if (!consoles.empty() || port.target_type == "pci-serial" || port.target_type == "usb-serial" ||
-        port.target_type == "isa-debug")
+    if (port.target_type == "pci-serial" || port.target_type == "usb-serial" || port.target_type == "isa-debug")
       return {};
     consoles.insert(consoles.begin(), chardev{});
   }
@@ -190,6 +187,7 @@ result<void> mirror_console(definition_work& work) {
   mirror.source = port.source;
   mirror.target_type = "serial";
   mirror.target_port = 0;
+  mirror.address = port.address;
   mirror.line = shown.line;
   mirror.tty = port.tty;
   shown = std::move(mirror);

@@ -36,6 +36,9 @@ result<void> settle_memory(definition_work& work);
 result<void> settle_processors(definition_work& work);
 result<void> settle_life(definition_work& work);
 
+// usual_forms.cpp
+result<void> settle_forms(definition_work& work);
+
 // implicit_devices.cpp
 result<void> order_devices(definition_work& work);
 result<void> number_controllers(definition_work& work);
@@ -84,6 +87,8 @@ std::string pci_text(const pci_address& at);
 
 /// "0-3,8,^2" as ranges, first and last; what is no number is left out.
 std::vector<std::pair<unsigned, unsigned>> cpu_ranges(std::string_view text);
+/// The same as libvirt writes it, "1-2,4"; empty for what has no number in it.
+std::string cpu_set_text(std::string_view text);
 
 /// Calls `f(device)` for all that sits in the guest, in the order in which libvirt looks at them.
 template <class Guest, class F>

@@ -198,11 +198,7 @@ private:
       }
       if (!accepts_somewhere(root_port))
         return fail(errc::bad_xml, "No PCI buses available");
-      const bool port_free = std::ranges::any_of(buses_, [](const bus_state& each) {
-        return (each.model->accepts & pcie_to_pci) != 0 && each.slots[0].functions == 0;
-      });
-      if (!port_free)
-        add(*model_named("pcie-root-port"));
+      add(*model_named("pcie-root-port"));
       add(*model_named("pcie-to-pci-bridge"));
       return {};
     }
@@ -240,10 +236,7 @@ fit fit_of(const controller& each, const card_fits& fits) {
   case controller_type::usb:
     return each.model == "none" ? 0 : each.model.ends_with("-xhci") ? fits.pcie : fits.pci;
   case controller_type::scsi:
-    return each.model == "vmpvscsi"                 ? fits.pci
-           : each.model.starts_with("virtio")       ? fits.virtio(each.model)
-           : each.model == "lsisas1078"             ? fits.pci
-                                                    : fits.pci;
+    return each.model.starts_with("virtio") ? fits.virtio(each.model) : fits.pci;
   case controller_type::virtio_serial:
     return fits.virtio(each.model);
   case controller_type::sata:
@@ -261,7 +254,7 @@ fit fit_of(const controller& each, const card_fits& fits) {
 fit fit_of(const net_interface& each, const card_fits& fits) {
   if (each.model == "usb-net")
     return 0;
-  if (each.type == net_type::hostdev || each.model == "e1000e" || each.model == "vmxnet3" || each.model == "igb")
+  if (each.type == net_type::hostdev || each.model == "e1000e")
     return fits.pcie;
   return each.model.starts_with("virtio") ? fits.virtio(each.model) : fits.pci;
 }
@@ -604,7 +597,7 @@ void settle_targets(domain& guest) {
       if (!each.chassis)
         each.chassis = *each.index;
       if (!each.port)
-        each.port = static_cast<int>(at.slot << 3 | at.function);
+        each.port = static_cast<int>(each.model == "pcie-root-port" ? at.slot << 3 | at.function : at.slot);
     }
     if ((each.model == "pci-expander-bus" || each.model == "pcie-expander-bus") && !each.bus_nr) {
       lowest -= 2;

@@ -175,7 +175,10 @@ void add_hubs(domain& guest, unsigned ports) {
     if (has_port(each) && ports > 0)
       --ports;
   });
-  for (; wanted > ports; ports += hub_ports - 1) {
+  if (wanted <= ports)
+    return;
+  // One more than is needed at the least, as libvirt counts.
+  for (unsigned spare = 0; spare < wanted - ports + 1; spare += hub_ports - 1) {
     hub added;
     added.type = "usb";
     guest.devices.hubs.push_back(std::move(added));

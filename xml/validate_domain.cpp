@@ -34,8 +34,6 @@ result<void> check_machine(const domain& guest, const emulator_facts& facts) {
   if (const auto* machine = find_machine(facts, guest.os.machine); machine != nullptr && machine->max_cpus > 0)
     if (guest.vcpu_max.value_or(1) > machine->max_cpus)
       return refuse(fmt::format("Maximum CPUs greater than specified machine type limit {}", machine->max_cpus));
-  if (guest.vcpu_max.value_or(1) == 0)
-    return fail(errc::bad_xml, fmt::format("guest '{}' has no vCPU: <vcpu> must be at least 1", guest.name));
   if (guest.os.firmware == "efi" && is_x86(guest) && !(guest.features && guest.features->acpi))
     return refuse("UEFI requires ACPI on this architecture");
   if (guest.os.loader) {
@@ -273,7 +271,7 @@ result<void> check_disks(const domain& guest) {
 bool is_scsi_model(std::string_view model) {
   constexpr std::string_view all[] = {"lsilogic",      "virtio-scsi", "lsisas1068",          "vmpvscsi",
                                       "lsisas1078",    "am53c974",    "dc390",               "virtio-transitional",
-                                      "virtio-non-transitional",      "ncr53c90"};
+                                      "virtio-non-transitional",      "ncr53c90",    "ibmvscsi"};
   return std::ranges::find(all, model) != std::end(all);
 }
 
@@ -386,7 +384,7 @@ result<void> check_source(const domain& guest, const chardev_source& source) {
 result<void> check_chardevs(const domain& guest) {
   const auto& devices = guest.devices;
   for (const auto* ports : {&devices.serials, &devices.parallels, &devices.consoles, &devices.channels}) {
-    std::set<int> numbers;
+    std::set<std::pair<std::string, int>> numbers;
     for (const auto& each : *ports) {
       if (auto went = check_source(guest, each.source); !went)
         return went;
@@ -396,7 +394,7 @@ result<void> check_chardevs(const domain& guest) {
                                   each.target_type, each.target_model));
       if (each.kind == chardev_kind::console && each.target_type.starts_with("sclp"))
         return refuse("sclpconsole is not supported in this QEMU binary");
-      if (each.kind != chardev_kind::channel && each.target_port && !numbers.insert(*each.target_port).second)
+      if (each.kind != chardev_kind::channel && each.target_port && !numbers.emplace(each.target_type, *each.target_port).second)
         return fail(errc::internal, fmt::format("target port '{}' already allocated", *each.target_port));
     }
   }
