@@ -198,10 +198,11 @@ constexpr auto most_unsigned = std::int64_t{std::numeric_limits<unsigned>::max()
 /// A row a setting, in the order of the sample.
 constexpr setting_row setting_rows[] = {
   {"user",
-   "User that QEMU runs as in the system instance: a name, or a number after\n"
-   "\"+\". Empty: the daemon's own.",
+   "User that QEMU runs as in a system instance: a name, or a number as\n"
+   "\"+64055\". Empty: libvirt-qemu, or qemu, if there is such a user; else root.",
    set_text<&s::user>, show_text<&s::user>},
-  {"group", "Group that QEMU runs as, as with user.", set_text<&s::group>, show_text<&s::group>},
+  {"group", "Group that QEMU runs as, in the same forms. Empty: the user's own.", set_text<&s::group>,
+   show_text<&s::group>},
   {"dynamic_ownership",
    "1: files of a guest are given to user and group while it runs, and back\n"
    "afterwards. 0: their owners are left alone.",
@@ -252,8 +253,8 @@ constexpr setting_row setting_rows[] = {
    show_text<&s::lock_manager>, without_locks},
   {"networks",
    "What a definition's <source network='NAME'/> is connected to, as\n"
-   "\"NAME=BRIDGE\"; \"NAME=user\" is QEMU's own network, which needs no bridge.\n"
-   "Not a setting of libvirt's.",
+   "\"NAME=BRIDGE\", or \"NAME=user\" for QEMU's user-mode network. In a session\n"
+   "instance every network is user-mode. Not a setting of libvirt's.",
    set_networks, show_networks},
   {"grace_ms",
    "Milliseconds from asking a QEMU to end until it is killed. Not a setting of\n"
