@@ -362,9 +362,10 @@ caf::result<guest_ref> driver_data::define(const define_guest& order) {
     return to_caf({errc::bad_argument, fmt::format("unsupported flags ({:#x}) for a definition", order.flags)});
   auto promise = self_->make_response_promise<guest_ref>();
   complete(order.xml, [this, promise](result<std::shared_ptr<const domain>> wanted) mutable {
-    if (!wanted)
-      return promise.deliver(to_caf(std::move(wanted.error())));
-    with_name((*wanted)->name, [this, promise, config = *wanted] { store(config, promise); });
+    if (wanted)
+      with_name((*wanted)->name, [this, promise, config = *wanted] { store(config, promise); });
+    else
+      promise.deliver(to_caf(std::move(wanted.error())));
   });
   return promise;
 }

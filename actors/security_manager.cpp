@@ -61,6 +61,7 @@ private:
   /// Runs `work` when no other change touches one of `paths`; `work` calls `free_paths` at its end.
   void with_paths(std::vector<std::string> paths, std::function<void()> work);
   void free_paths(const std::vector<std::string>& paths);
+  void look(const secure_guest& wish, const dac_identity& who, caf::typed_response_promise<guest_identity> promise);
   void take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
             caf::typed_response_promise<guest_identity> promise);
   void give_back(const std::string& uuid, std::function<void()> then);
@@ -99,35 +100,46 @@ caf::result<guest_identity> security_data::secure(const secure_guest& wish) {
   if (!setup_.privileged)
     return guest_identity{};
   auto promise = self_->make_response_promise<guest_identity>();
+  if (wish.user.empty()) {
+    look(wish, setup_.fallback, promise);
+    return promise;
+  }
   const auto colon = wish.user.find(':');
   const auto user = wish.user.substr(0, colon);
   const auto group = colon == std::string::npos ? std::string{} : wish.user.substr(colon + 1);
-  setup_.machine->resolve(user, group, here<dac_identity>([this, wish, promise](result<dac_identity> named) mutable {
-    const auto who = wish.user.empty() ? result<dac_identity>{setup_.fallback} : std::move(named);
-    if (!who) {
-      auto why = who.error();
-      why.detail = fmt::format("guest '{}': DAC label '{}': {}", wish.name, wish.user, why.detail);
-      return promise.deliver(to_caf(std::move(why)));
+  setup_.machine->resolve(user, group, here<dac_identity>([this, wish, promise](result<dac_identity> who) mutable {
+    if (who) {
+      look(wish, *who, promise);
+    } else {
+      who.error().detail = fmt::format("guest '{}': DAC label '{}': {}", wish.name, wish.user, who.error().detail);
+      promise.deliver(to_caf(std::move(who.error())));
     }
-    // Looked at first, so that a path that hangs keeps nothing but itself busy.
-    setup_.machine->observe_owners(
-      wish.paths, *who,
-      here<std::vector<owner_record>>([this, wish, who = *who, promise](result<std::vector<owner_record>> now) mutable {
-        if (!now) {
-          now.error().detail = fmt::format("guest '{}': {}", wish.name, now.error().detail);
-          return promise.deliver(to_caf(std::move(now.error())));
-        }
-        std::vector<owner_record> mine;
-        for (std::size_t i = 0; i < now->size(); ++i)
-          if (setup_.dynamic_ownership && wish.relabel && wish.paths[i].relabel)
-            mine.push_back(std::move((*now)[i]));
-        std::vector<std::string> resolved;
-        for (const auto& each : mine)
-          resolved.push_back(each.path);
-        with_paths(std::move(resolved), [this, wish, who, mine, promise] { take(wish, who, mine, promise); });
-      }));
   }));
   return promise;
+}
+
+/// Before anything is taken, so that a path that hangs keeps nothing but itself busy.
+void security_data::look(const secure_guest& wish, const dac_identity& who,
+                         caf::typed_response_promise<guest_identity> promise) {
+  if (wish.paths.empty())
+    return take(wish, who, {}, std::move(promise));
+  setup_.machine->observe_owners(
+    wish.paths, who,
+    here<std::vector<owner_record>>([this, wish, who, promise](result<std::vector<owner_record>> now) mutable {
+      if (!now) {
+        now.error().detail = fmt::format("guest '{}': {}", wish.name, now.error().detail);
+        promise.deliver(to_caf(std::move(now.error())));
+        return;
+      }
+      std::vector<owner_record> mine;
+      std::vector<std::string> resolved;
+      for (std::size_t i = 0; i < now->size(); ++i)
+        if (setup_.dynamic_ownership && wish.relabel && wish.paths[i].relabel) {
+          resolved.push_back((*now)[i].path);
+          mine.push_back(std::move((*now)[i]));
+        }
+      with_paths(std::move(resolved), [this, wish, who, mine, promise] { take(wish, who, mine, promise); });
+    }));
 }
 
 void security_data::take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
