@@ -172,7 +172,8 @@ void settle(domain& guest, chardev& each, unsigned position) {
     constexpr std::pair<std::string_view, std::string_view> models[] = {{"isa-serial", "isa-serial"},
                                                                         {"usb-serial", "usb-serial"},
                                                                         {"pci-serial", "pci-serial"},
-                                                                        {"isa-debug", "isa-debugcon"}};
+                                                                        {"isa-debug", "isa-debugcon"},
+                                                                        {"spapr-vio-serial", "spapr-vty"}};
     if (each.target_type.empty())
       each.target_type = each.address.is(address_type::usb)   ? "usb-serial"
                          : each.address.is(address_type::pci) ? "pci-serial"
@@ -222,18 +223,35 @@ void settle(definition_work& work, net_interface& each) {
     each.mac = random_mac(work.random);
     each.mac_generated = true;
   }
-  if (each.type == net_type::hostdev)
+  if (each.type == net_type::hostdev) {
     default_to(each.managed, yes_no::no);
-  else if (each.model.empty() && is_x86(work.guest))
+    return;
+  }
+  if (each.model.empty() && is_x86(work.guest))
     each.model = has_device(work.facts, "rtl8139") ? "rtl8139" : has_device(work.facts, "e1000") ? "e1000" : "virtio";
+  // What the driver of a virtio card can be told means nothing to another one.
+  if (!each.model.starts_with("virtio")) {
+    each.driver.reset();
+    each.backend_vhost.clear();
+  }
 }
 
 // ---- displays
 
-void settle_listens(graphics& each) {
+result<void> settle_listens(graphics& each) {
   auto& listens = each.listens;
   if (each.type != graphics_type::vnc && each.type != graphics_type::spice && each.type != graphics_type::rdp)
-    return;
+    return {};
+  if (!each.socket.empty() && !listens.empty() && listens.front().type == listen_type::socket &&
+      !listens.front().socket.empty() && listens.front().socket != each.socket)
+    return fail(errc::unsupported_config, fmt::format("graphics 'socket' attribute '{}' must match 'socket' attribute of first "
+                                                      "listen element (found '{}')",
+                                                      each.socket, listens.front().socket));
+  if (!each.listen.empty() && !listens.empty() && listens.front().type == listen_type::address &&
+      !listens.front().address.empty() && listens.front().address != each.listen)
+    return fail(errc::unsupported_config, fmt::format("graphics 'listen' attribute '{}' must match 'address' attribute of first "
+                                                      "listen element (found '{}')",
+                                                      each.listen, listens.front().address));
   if (!each.socket.empty() && listens.empty())
     listens.push_back({{}, listen_type::socket, {}, {}, each.socket, false});
   if (listens.empty()) {
@@ -250,9 +268,10 @@ void settle_listens(graphics& each) {
   each.listen = first.type == listen_type::address ? first.address : std::string{};
   each.socket = first.type == listen_type::socket ? first.socket : std::string{};
   each.has_listens = true;
+  return {};
 }
 
-void settle(graphics& each) {
+result<void> settle(graphics& each) {
   const bool asks = each.port == -1 || each.tls_port == -1;
   if (each.type == graphics_type::vnc) {
     const bool by_socket = !each.socket.empty() || (!each.listens.empty() && (each.listens.front().type == listen_type::socket ||
@@ -273,7 +292,7 @@ void settle(graphics& each) {
       each.autoport = each.port.value_or(0) > 0 || each.tls_port.value_or(0) > 0 || asks ? yes_no::no : yes_no::unset;
     }
   }
-  settle_listens(each);
+  return settle_listens(each);
 }
 
 void settle(definition_work& work, video& each, bool first) {
@@ -327,11 +346,10 @@ void settle(shmem_device& each) {
   }
 }
 
-void settle(domain& guest, tpm_device& each) {
+void settle(tpm_device& each) {
   default_to(each.model, "tpm-tis");
   if (each.backend == "emulator")
     default_to(each.version, "2.0");
-  (void)guest;
 }
 
 void settle(smartcard& each) {
@@ -355,7 +373,8 @@ result<void> settle_devices(definition_work& work) {
   for (auto* ports : {&devices.serials, &devices.parallels, &devices.consoles, &devices.channels})
     settle_ports(guest, *ports);
   for (auto& each : devices.graphics)
-    settle(each);
+    if (auto went = settle(each); !went)
+      return went;
   for (auto& each : devices.videos)
     settle(work, each, &each == &devices.videos.front());
   for (auto& each : devices.inputs)
@@ -381,7 +400,7 @@ result<void> settle_devices(definition_work& work) {
   for (auto& each : devices.shmems)
     settle(each);
   for (auto& each : devices.tpms)
-    settle(guest, each);
+    settle(each);
   for (auto& each : devices.smartcards)
     settle(each);
   for (auto& each : devices.redirdevs)

@@ -48,8 +48,6 @@ void drop_live_parts(graphics& display) {
     display.tls_port.reset();
   }
   display.port_generated = display.tls_port_generated = display.websocket_generated = false;
-  if (display.websocket && *display.websocket < 0)
-    display.websocket = -1;
   for (auto& each : display.listens) {
     if (each.generated)
       each.address.clear(), each.socket.clear();
@@ -226,6 +224,8 @@ result<void> settle_machine(definition_work& work) {
                             facts.binary, facts.why_no_kvm.empty() ? "KVM is not usable" : facts.why_no_kvm, guest.name));
   if (guest.type == virt_type::qemu && !facts.tcg_usable)
     return cannot("virt type", "qemu");
+  if (facts.machines.empty())
+    return fail(errc::system, fmt::format("Cannot check QEMU binary {}: No such file or directory", facts.binary));
   auto& machine = guest.os.machine;
   const auto* known = machine.empty() ? default_machine(facts) : find_machine(facts, machine);
   if (known == nullptr && machine.empty())

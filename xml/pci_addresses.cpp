@@ -236,7 +236,7 @@ fit fit_of(const controller& each, const card_fits& fits) {
   case controller_type::usb:
     return each.model == "none" ? 0 : each.model.ends_with("-xhci") ? fits.pcie : fits.pci;
   case controller_type::scsi:
-    return each.model.starts_with("virtio") ? fits.virtio(each.model) : fits.pci;
+    return each.model.starts_with("virtio") ? fits.virtio(each.model) : each.model == "ibmvscsi" ? 0 : fits.pci;
   case controller_type::virtio_serial:
     return fits.virtio(each.model);
   case controller_type::sata:
@@ -395,6 +395,10 @@ struct assignment {
       if constexpr (std::is_same_v<std::remove_cvref_t<decltype(each)>, controller>)
         if (is_piix3(each) || is_q35_sata(each))
           return {};
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(each)>, controller>)
+        if (each.model == "piix3-uhci" && each.index == 0 && is_set(each) && each.address.pci.same_place({0, 0, 1, 2, {}}) &&
+            has_pcie_root(guest))
+          return fail(errc::internal, "Bus 0 must be PCI for integrated PIIX3 USB or IDE controllers");
       return named(each, needs);
     });
   }
@@ -408,8 +412,10 @@ struct assignment {
     if (videos.empty() || !wants(videos.front()))
       return {};
     const auto needs = fit_of(videos.front(), fits_on(guest));
-    if (needs == 0 || !map.slot_is_free(slot))
+    if (needs == 0)
       return {};
+    if (!map.slot_is_free(slot))
+      return give(videos.front(), needs);
     if (auto went = reserve(slot, 0); !went)
       return went;
     put(videos.front(), {0, 0, slot, 0, {}});

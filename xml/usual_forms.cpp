@@ -158,11 +158,6 @@ void settle(graphics& each) {
 
 void settle(net_interface& each) {
   make_lower(each.mac);
-  const bool virtio = each.model.starts_with("virtio");
-  if (!virtio && !each.model.empty() && each.type != net_type::hostdev) {
-    each.driver.reset();
-    each.backend_vhost.clear();
-  }
   if (each.driver && each.driver->queues == 1u)
     each.driver->queues.reset();
   if (each.type != net_type::network && each.type != net_type::bridge && each.type != net_type::ethernet)

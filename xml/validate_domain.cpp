@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <functional>
 #include <map>
 #include <set>
 #include <tuple>
@@ -34,8 +35,12 @@ result<void> check_machine(const domain& guest, const emulator_facts& facts) {
   if (const auto* machine = find_machine(facts, guest.os.machine); machine != nullptr && machine->max_cpus > 0)
     if (guest.vcpu_max.value_or(1) > machine->max_cpus)
       return refuse(fmt::format("Maximum CPUs greater than specified machine type limit {}", machine->max_cpus));
+  if (guest.vcpu_max.value_or(1) == 0)
+    return fail(errc::internal, fmt::format("guest '{}' has no vCPU: <vcpu> must be at least 1", guest.name));
   if (guest.os.firmware == "efi" && is_x86(guest) && !(guest.features && guest.features->acpi))
     return refuse("UEFI requires ACPI on this architecture");
+  if (guest.os.nvram && guest.os.firmware.empty() && (!guest.os.loader || guest.os.loader->path.empty()))
+    return refuse("no loader path specified and firmware auto selection disabled");
   if (guest.os.loader) {
     const auto& loader = *guest.os.loader;
     if (guest.os.firmware.empty() && loader.path.empty())
@@ -109,6 +114,73 @@ result<void> check_processors(const domain& guest) {
   return {};
 }
 
+/// The numbers that rows of that name give, each once.
+result<void> check_numbers(const std::vector<xml_element>& rows, std::string_view name, std::string_view attribute,
+                           const std::function<result<void>(unsigned)>& known) {
+  std::set<unsigned> seen;
+  for (const auto& tune : rows)
+    for (const auto& row : tune.children) {
+      const auto* all = row.name == name ? row.attribute(attribute) : nullptr;
+      if (all == nullptr)
+        continue;
+      for (const auto& [first, last] : cpu_ranges(*all))
+        for (auto each = first; each <= last; ++each) {
+          if (auto went = known(each); !went)
+            return went;
+          if (!seen.insert(each).second)
+            return refuse(fmt::format("'{}' attributes '{}' must not overlap", name, attribute));
+        }
+    }
+  return {};
+}
+
+/// The first attribute below that names no CPU or node at all.
+const xml_attribute* empty_set(const std::vector<xml_element>& rows) {
+  for (const auto& row : rows) {
+    for (const auto& each : row.attributes)
+      if ((each.name == "cpuset" || each.name == "nodeset") && cpu_ranges(each.value).empty())
+        return &each;
+    if (const auto* below = empty_set(row.children))
+      return below;
+  }
+  return nullptr;
+}
+
+result<void> check_tuning(const domain& guest) {
+  for (const auto* rows : {&guest.cputune, &guest.numatune})
+    if (const auto* empty = empty_set(*rows))
+      return refuse(fmt::format("Invalid value of '{}': {}", empty->name, empty->value));
+  const auto any = [](unsigned) { return result<void>{}; };
+  const auto known_thread = [&](unsigned id) -> result<void> {
+    const bool there = guest.iothread_ids.empty()
+                         ? id >= 1 && id <= guest.iothreads.value_or(0)
+                         : std::ranges::find(guest.iothread_ids, id, &iothread_id::id) != guest.iothread_ids.end();
+    return there ? result<void>{} : refuse(fmt::format("Cannot find 'iothread' : {}", id));
+  };
+  if (auto went = check_numbers(guest.cputune, "vcpusched", "vcpus", any); !went)
+    return went;
+  if (auto went = check_numbers(guest.cputune, "iothreadsched", "iothreads", known_thread); !went)
+    return went;
+  return check_numbers(guest.cputune, "iothreadpin", "iothread", known_thread);
+}
+
+/// A BIOS date is month/day/year, the year of two or four digits.
+bool is_bios_date(std::string_view text) {
+  std::vector<unsigned> parts;
+  while (true) {
+    const auto slash = std::min(text.find('/'), text.size());
+    const auto ranges = cpu_ranges(text.substr(0, slash));
+    if (ranges.size() != 1 || ranges.front().first != ranges.front().second)
+      return false;
+    parts.push_back(ranges.front().first);
+    if (slash == text.size())
+      break;
+    text.remove_prefix(slash + 1);
+  }
+  return parts.size() == 3 && parts[0] >= 1 && parts[0] <= 12 && parts[1] >= 1 && parts[1] <= 31 &&
+         (parts[2] < 100 || parts[2] >= 1900);
+}
+
 result<void> check_memory(const domain& guest) {
   const auto& modules = guest.devices.memories;
   const bool cells = guest.cpu && !guest.cpu->cells.empty();
@@ -119,9 +191,8 @@ result<void> check_memory(const domain& guest) {
   const auto hotpluggable = std::ranges::count_if(modules, [](const auto& each) { return each.model != "virtio-pmem"; });
   if (hotpluggable > 0 && !guest.max_memory_kib)
     return refuse("cannot use/hotplug a memory device when domain 'maxMemory' is not defined");
-  const auto slots = std::ranges::count_if(modules, [](const auto& each) { return each.model == "dimm" || each.model == "nvdimm"; });
-  if (guest.max_memory_kib && slots > static_cast<std::ptrdiff_t>(guest.memory_slots.value_or(0)))
-    return refuse(fmt::format("memory device count '{}' exceeds slots count '{}'", slots, guest.memory_slots.value_or(0)));
+  if (guest.max_memory_kib && modules.size() > guest.memory_slots.value_or(0))
+    return refuse(fmt::format("memory device count '{}' exceeds slots count '{}'", modules.size(), guest.memory_slots.value_or(0)));
   for (const auto& each : modules)
     if (each.model == "nvdimm" && !each.uuid.empty())
       return refuse("UUID is not supported for NVDIMM device");
@@ -137,6 +208,8 @@ result<void> check_features(const domain& guest) {
     if (size < 1024 || size > 65536 || (size & (size - 1)) != 0)
       return fail(errc::bad_xml, "dirty ring must be power of 2 and ranges [1024, 65536]");
   }
+  if (features.hyperv && !features.hyperv->rest.children.empty())
+    return refuse(fmt::format("unsupported HyperV Enlightenment feature: {}", features.hyperv->rest.children.front().name));
   const std::pair<on_off, std::string_view> foreign[] = {
     {features.htm, "htm"}, {features.nested_hv, "nested-hv"}, {features.ccf_assist, "ccf-assist"}};
   for (const auto& [state, name] : foreign)
@@ -160,13 +233,15 @@ result<void> check_clock(const domain& guest) {
 result<void> check_labels(const domain& guest) {
   std::set<std::string> models;
   for (const auto& label : guest.seclabels) {
-    if (label.model.empty() && (guest.seclabels.size() > 1 || label.type == label_kind::static_))
+    if (label.model.empty() && guest.seclabels.size() == 1 && label.type != label_kind::none)
       return fail(errc::bad_xml, "missing security model in domain seclabel");
     if (label.type == label_kind::dynamic && label.relabel_given == yes_no::no)
       return refuse("dynamic label type must use resource relabeling");
     if (!label.model.empty() && !models.insert(label.model).second)
       return refuse(fmt::format("seclabel for model {} is already provided", label.model));
   }
+  if (guest.seclabels.size() > 1 && std::ranges::any_of(guest.seclabels, [](const auto& each) { return each.model.empty(); }))
+    return fail(errc::bad_xml, "missing security model when using multiple labels");
   for (const auto& each : guest.devices.disks) {
     std::set<std::string> of_disk;
     for (const auto& label : each.source.labels) {
@@ -246,7 +321,7 @@ result<void> check_disks(const domain& guest) {
     if (!added)
       return refuse(fmt::format("Found duplicate drive address for disk with target name '{}' controller='{}' bus='{}' target='{}' "
                                 "unit='{}'",
-                                each.target, at.controller, at.bus, at.target, at.unit));
+                                there->second->target, at.controller, at.bus, at.target, at.unit));
     if (each.bus != disk_bus::scsi)
       continue;
     const auto* on = find_controller(guest, controller_type::scsi, static_cast<int>(at.controller));
@@ -293,7 +368,7 @@ result<void> check_pci_controller(const domain& guest, const controller& each) {
   return {};
 }
 
-result<void> check_controllers(const domain& guest, const emulator_facts& facts) {
+result<void> check_controllers(const domain& guest) {
   std::set<std::pair<controller_type, int>> seen;
   bool usb_none = false;
   for (const auto& each : guest.devices.controllers) {
@@ -327,7 +402,6 @@ result<void> check_controllers(const domain& guest, const emulator_facts& facts)
       if (auto went = check_pci_controller(guest, each); !went)
         return went;
   }
-  (void)facts;
   if (usb_none) {
     if (std::ranges::count(guest.devices.controllers, controller_type::usb, &controller::type) > 1)
       return fail(errc::bad_xml, "Can't add another USB controller: USB is disabled for this domain");
@@ -357,7 +431,7 @@ bool has_spice(const domain& guest) {
 result<void> check_source(const domain& guest, const chardev_source& source) {
   if (source.type == chardev_type::spiceport && !has_spice(guest))
     return refuse("chardev 'spiceport' not supported without spice graphics");
-  if ((source.type == chardev_type::tcp || source.type == chardev_type::udp) && !source.ends.empty()) {
+  if (source.type == chardev_type::tcp || source.type == chardev_type::udp) {
     const bool named = std::ranges::any_of(source.ends, [](const auto& end) { return !end.service.empty(); });
     if (source.type == chardev_type::tcp && source.first().host.empty())
       return fail(errc::internal, "Missing source host attribute for char device");
@@ -486,11 +560,19 @@ result<void> check_others(const domain& guest, const emulator_facts& facts) {
     if (each.model != "isa" && each.model != "hyperv" && each.model != "pseries" && each.model != "s390")
       return refuse(fmt::format("unknown panic model '{}'", each.model));
   for (const auto& each : devices.shmems) {
-    if (each.model == "ivshmem" && !has_device(facts, "ivshmem"))
-      return refuse("ivshmem device is not supported with this QEMU binary");
     if (each.has_msi && !each.has_server)
       return fail(errc::bad_xml, "msi option is only supported with a server");
+    if (each.model == "ivshmem" && !has_device(facts, "ivshmem"))
+      return refuse("ivshmem device is not supported with this QEMU binary");
   }
+  if (devices.smartcards.size() > 1)
+    return refuse("this QEMU binary lacks multiple smartcard support");
+  for (const auto& info : guest.sysinfos)
+    if (info.bios)
+      for (const auto& entry : info.bios->entries)
+        if (entry.name == "date" && !is_bios_date(entry.value))
+          return refuse("Invalid BIOS 'date' format");
+
   for (const auto& each : devices.tpms)
     if (each.backend.empty())
       return fail(errc::bad_xml, "missing TPM device backend");
@@ -509,6 +591,14 @@ result<void> check_others(const domain& guest, const emulator_facts& facts) {
     if (!each.id)
       return fail(errc::bad_xml, "Missing required attribute 'id' in element 'audio'");
   return {};
+}
+
+result<void> check_zpci(const domain& guest) {
+  bool wanted = false;
+  each_device(guest, [&](const auto& each) {
+    wanted = wanted || std::ranges::any_of(each.address.rest.children, [](const auto& child) { return child.name == "zpci"; });
+  });
+  return wanted ? refuse("This QEMU binary doesn't support zPCI") : result<void>{};
 }
 
 result<void> check_boot_order(const domain& guest) {
@@ -554,10 +644,10 @@ result<void> check_identity(definition_work& work) {
 result<void> check_definition(definition_work& work) {
   const auto& guest = work.guest;
   const result<void> checks[] = {
-    check_machine(guest, work.facts),     check_processors(guest), check_memory(guest),       check_features(guest),
-    check_clock(guest),                   check_labels(guest),     check_controllers(guest, work.facts), check_disks(guest),
+    check_labels(guest),   check_machine(guest, work.facts), check_processors(guest), check_tuning(guest),
+    check_memory(guest),   check_features(guest),            check_clock(guest),      check_controllers(guest), check_disks(guest),
     check_chardevs(guest),                check_graphics(guest),   check_interfaces(guest),   check_others(guest, work.facts),
-    check_boot_order(guest),
+    check_boot_order(guest), check_zpci(guest),
   };
   for (const auto& each : checks)
     if (!each)
