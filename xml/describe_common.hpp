@@ -168,7 +168,7 @@ template <class V>
 void describe_ends(V& v, ref<V, chardev_source> s) {
   // The terminal QEMU got is news of a running guest.
   if (V::reads || s.type != chardev_type::pty || !v.is_inactive())
-    v.parts("source", s.ends);
+    v.filled_parts("source", s.ends);
   v.child("protocol", [&] { v.attr("type", s.protocol); });
   v.child("log", [&] {
     v.attr("file", s.log_file);

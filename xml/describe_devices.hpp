@@ -132,9 +132,10 @@ void describe(V& v, ref<V, net_interface> n) {
     v.part("reconnect", n.reconnect);
     v.part("address", n.source_pci);
   });
-  v.raw("vlan", n.vlan);
-  v.raw("virtualport", n.virtualport);
-  v.raw("bandwidth", n.bandwidth);
+  v.raw("vlan", n.vlan, {"trunk", "id", "nativeMode"});
+  v.raw("virtualport", n.virtualport,
+        {"type", "managerid", "typeid", "typeidversion", "instanceid", "profileid", "interfaceid"});
+  v.raw("bandwidth", n.bandwidth, {"inbound", "outbound", "average", "peak", "floor", "burst"});
   v.raw("port", n.port);
   v.parts("ip", n.ips);
   v.child("script", [&] { v.attr("path", n.script); });
@@ -158,7 +159,7 @@ void describe(V& v, ref<V, net_interface> n) {
     v.attr("logFile", n.backend_logfile);
   });
   v.raw("portForward", n.port_forwards);
-  v.raw("filterref", n.filterref);
+  v.raw("filterref", n.filterref, {"filter", "name", "value"});
   v.child("link", [&] { v.attr("state", n.link); });
   v.child("tune", [&] { v.leaf("sndbuf", n.sndbuf); });
   v.child("mtu", [&] { v.attr("size", n.mtu); });
@@ -529,8 +530,8 @@ void describe(V& v, ref<V, memory_device> m) {
   v.attr("access", m.access);
   v.attr("discard", m.discard);
   v.leaf("uuid", m.uuid);
-  v.raw("source", m.source);
-  v.raw("target", m.target);
+  v.raw("source", m.source, {"nodemask", "pagesize", "path", "alignsize", "pmem"});
+  v.raw("target", m.target, {"size", "node", "label", "readonly", "block", "requested", "current", "address"});
   describe_place(v, m);
 }
 

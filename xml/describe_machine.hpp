@@ -54,7 +54,8 @@ void describe(V& v, ref<V, os_description> o) {
     v.text(o.type);
   });
   v.child("firmware", [&] { v.parts("feature", o.firmware_features); });
-  v.raw({"init", "initarg", "initenv", "initdir", "inituser", "initgroup"}, o.init);
+  for (const char* name : {"init", "initarg", "initenv", "initdir", "inituser", "initgroup"})
+    v.raw(name, o.init);
   v.part("loader", o.loader);
   v.part("nvram", o.nvram);
   v.leaf("kernel", o.kernel);
@@ -351,8 +352,9 @@ void describe_memory(V& v, ref<V, domain> d) {
     v.amount(d.memory_kib, kib_bytes, kib_bytes);
   });
   v.child("currentMemory", [&] { v.amount(d.current_memory_kib, kib_bytes, kib_bytes); });
-  v.raw("blkiotune", d.blkiotune);
-  v.raw("memtune", d.memtune);
+  v.raw("blkiotune", d.blkiotune,
+        {"path", "weight", "device", "read_iops_sec", "write_iops_sec", "read_bytes_sec", "write_bytes_sec"});
+  v.raw("memtune", d.memtune, {"hard_limit", "soft_limit", "min_guarantee", "swap_hard_limit"});
   v.part("memoryBacking", d.backing);
 }
 
@@ -371,8 +373,12 @@ void describe_cpus(V& v, ref<V, domain> d) {
     v.attr("thread_pool_min", d.default_pool_min);
     v.attr("thread_pool_max", d.default_pool_max);
   });
-  v.raw("cputune", d.cputune);
-  v.raw("numatune", d.numatune);
+  v.raw("cputune", d.cputune,
+        {"shares",         "period",          "quota",          "global_period", "global_quota", "emulator_period",
+         "emulator_quota", "iothread_period", "iothread_quota", "vcpupin",       "emulatorpin",  "iothreadpin",
+         "emulatorsched",  "vcpusched",       "iothreadsched",  "cachetune",     "memorytune",   "vcpu",
+         "vcpus",          "iothread",        "iothreads",      "cpuset",        "scheduler",    "priority"});
+  v.raw("numatune", d.numatune, {"memory", "memnode", "cellid", "mode", "nodeset", "placement"});
 }
 
 template <class V>
@@ -401,7 +407,7 @@ void describe(V& v, ref<V, domain> d) {
   v.leaf("bootloader", d.bootloader);
   v.leaf("bootloader_args", d.bootloader_args);
   v.part("os", d.os);
-  v.raw("idmap", d.idmap);
+  v.raw("idmap", d.idmap, {"uid", "gid", "start", "target", "count"});
   v.part("features", d.features);
   v.part("cpu", d.cpu);
   v.part("clock", d.clock);
@@ -413,12 +419,12 @@ void describe(V& v, ref<V, domain> d) {
     v.child("suspend-to-mem", [&] { v.attr("enabled", d.suspend_to_mem); });
     v.child("suspend-to-disk", [&] { v.attr("enabled", d.suspend_to_disk); });
   });
-  v.raw("perf", d.perf);
+  v.raw("perf", d.perf, {"name", "enabled"});
   v.part("devices", d.devices);
   v.parts("seclabel", d.seclabels);
   describe_qemu(v, d.qemu);
-  v.raw("keywrap", d.keywrap);
-  v.raw("launchSecurity", d.launch_security);
+  v.raw("keywrap", d.keywrap, {"name", "state"});
+  v.raw("launchSecurity", d.launch_security, {"type", "cbitpos", "reducedPhysBits", "policy", "dhCert", "session"});
 }
 
 } // namespace troupe

@@ -66,7 +66,8 @@ void describe(V& v, ref<V, storage_source> s) {
   v.child("config", [&] { v.attr("file", s.config_file); });
   v.child("initiator", [&] { v.child("iqn", [&] { v.attr("name", s.initiator_iqn); }); });
   v.child("ssl", [&] { v.attr("verify", s.ssl_verify); });
-  v.child("cookies", [&] { v.parts("cookie", s.cookies); });
+  if (v.shows_secrets())
+    v.child("cookies", [&] { v.parts("cookie", s.cookies); });
   v.child("readahead", [&] { v.attr("size", s.readahead); });
   v.child("timeout", [&] { v.attr("seconds", s.timeout); });
   v.part("reconnect", s.reconnect);

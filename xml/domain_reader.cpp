@@ -124,6 +124,10 @@ public:
   void parts(std::string_view name, std::vector<T>& items) {
     parts(name, items, [](T&) {});
   }
+  template <class T>
+  void filled_parts(std::string_view name, std::vector<T>& items) {
+    parts(name, items);
+  }
   template <class T, class Prepare>
   void parts(std::string_view name, std::vector<T>& items, Prepare&& prepare) {
     if (failure_)
@@ -156,17 +160,21 @@ public:
   }
 
   /// Elements that are kept as they are.
-  void raw(std::initializer_list<std::string_view> names, std::vector<xml_element>& items) {
+  void raw(std::string_view name, std::vector<xml_element>& items) { raw(name, items, {}); }
+
+  /// The same, with what is in them brought into the order of `names`; what these lack comes last.
+  void raw(std::string_view name, std::vector<xml_element>& items, names_in_order names) {
     if (failure_)
       return;
     for (auto& candidate : frames_.back().element->children) {
-      if (candidate.taken || std::ranges::find(names, candidate.name) == names.end())
+      if (candidate.taken || !is_named(candidate, name))
         continue;
       candidate.taken = true;
       items.push_back(self_contained(candidate));
+      if (names.size() > 0)
+        bring_into_order(items.back(), names);
     }
   }
-  void raw(std::string_view name, std::vector<xml_element>& items) { raw({name}, items); }
 
   /// What users keep in a definition; its own attributes are kept too.
   void metadata(bool& present, std::vector<xml_element>& items) {
@@ -193,6 +201,7 @@ public:
     body();
   }
   bool is_inactive() const { return false; }
+  bool shows_secrets() const { return true; }
 
   void alias(std::string& name) {
     child("alias", [&] { attr("name", name); });
@@ -335,6 +344,17 @@ private:
     if (!value)
       refuse(name, std::string{trimmed(text)} + (unit != nullptr ? unit->value : ""), "less than 16 EiB");
     return value;
+  }
+
+  static void bring_into_order(xml_element& x, names_in_order names) {
+    const auto place = [&](const auto& each) { return std::ranges::find(names, each.name) - names.begin(); };
+    std::ranges::stable_sort(x.attributes, {}, place);
+    // Where there is text between elements, their order is part of what it says.
+    if (std::ranges::any_of(x.children, [](const xml_element& each) { return each.name.empty(); }))
+      return;
+    std::ranges::stable_sort(x.children, {}, place);
+    for (auto& each : x.children)
+      bring_into_order(each, names);
   }
 
   void refuse(std::string_view attribute_name, std::string_view value, const std::string& wanted) {

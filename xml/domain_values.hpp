@@ -18,6 +18,9 @@ inline constexpr std::string_view qemu_uri = "http://libvirt.org/schemas/domain/
 template <class V, class T>
 using ref = typename V::template ref<T>;
 
+/// Elements and attributes in the order libvirt writes them.
+using names_in_order = std::initializer_list<std::string_view>;
+
 // How a number looks where its type does not say it.
 struct plain {};
 struct hex { ///< "0x0010", padded to so many digits; read in any base.

@@ -111,6 +111,11 @@ public:
   void parts(std::string_view name, const std::vector<T>& items, Prepare&&) {
     parts(name, items);
   }
+  template <class T>
+  void filled_parts(std::string_view name, const std::vector<T>& items) {
+    for (const auto& item : items)
+      part(name, item);
+  }
 
   void values(std::string_view name, std::string_view attribute_name, const std::vector<std::string>& items) {
     for (const auto& item : items)
@@ -122,13 +127,14 @@ public:
       });
   }
 
-  void raw(std::initializer_list<std::string_view>, const std::vector<xml_element>& items) {
+  void raw(std::string_view name, const std::vector<xml_element>& items, names_in_order = {}) {
     for (const auto& item : items) {
+      if (item.name != name)
+        continue;
       enter_content();
       append_element(out_, item, depth_, quoting::single);
     }
   }
-  void raw(std::string_view name, const std::vector<xml_element>& items) { raw({name}, items); }
 
   void metadata(bool present, const std::vector<xml_element>& items) {
     if (!present)
@@ -150,6 +156,7 @@ public:
       body();
   }
   bool is_inactive() const { return options_.inactive; }
+  bool shows_secrets() const { return options_.secure; }
 
   void alias(const std::string& name) {
     if (!options_.inactive || name.starts_with("ua-"))
