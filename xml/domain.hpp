@@ -949,7 +949,8 @@ struct xml_options {
   bool migratable = false; ///< Understood by older peers.
 };
 
-/// Reads a definition of at most `most_xml_bytes`; nothing is filled in. What is not known is kept.
+/// Reads a definition of at most `most_xml_bytes`; nothing is filled in. What is not known is kept; of an element that may stand
+/// once, the first counts and others are dropped.
 /// Errors: bad_xml, naming element, attribute, value, line and what is accepted.
 result<domain> read_domain(std::string_view text);
 

@@ -256,9 +256,20 @@ private:
   bool has_text_ = false;
 };
 
+/// What every peer adds on its own: to old ones the elements themselves are news.
+bool goes_without_saying(const controller& c) {
+  return c.index == 0 && ((c.type == controller_type::pci && c.model == "pci-root") ||
+                          (c.type == controller_type::usb && c.model == "piix3-uhci"));
+}
+
 } // namespace
 
 std::string write_domain(const domain& guest, xml_options options) {
+  if (options.migratable) {
+    auto plainer = guest;
+    std::erase_if(plainer.devices.controllers, goes_without_saying);
+    return writing_visitor{options}.write("domain", plainer);
+  }
   return writing_visitor{options}.write("domain", guest);
 }
 

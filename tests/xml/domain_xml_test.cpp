@@ -340,6 +340,46 @@ TEST_CASE("domain xml: passwords are shown only when asked for", "[xml]") {
   CHECK_FALSE(guest.devices.graphics[2].has_password);
 }
 
+TEST_CASE("domain xml: cookies of a web server are secrets", "[xml]") {
+  const auto guest = read(around("<devices><disk type='network'><source protocol='https' name='/a'><host name='h'/>"
+                                 "<cookies><cookie name='session'>abc</cookie></cookies></source></disk></devices>"));
+  CHECK(holds(write_domain(guest, everything), "<cookie name='session'>abc</cookie>"));
+  CHECK_FALSE(holds(write_domain(guest, {}), "cookie"));
+}
+
+TEST_CASE("domain xml: elements kept as they are come in libvirt's order", "[xml]") {
+  CHECK(holds(written("<cputune><future/><vcpupin cpuset='1' vcpu='0'/><quota>5</quota><shares>9</shares>"
+                      "<vcpupin vcpu='1' cpuset='0'/></cputune>"),
+              "  <cputune>\n"
+              "    <shares>9</shares>\n"
+              "    <quota>5</quota>\n"
+              "    <vcpupin vcpu='0' cpuset='1'/>\n"
+              "    <vcpupin vcpu='1' cpuset='0'/>\n"
+              "    <future/>\n"
+              "  </cputune>\n"));
+  const auto containers = written("<os><type>exe</type><initarg>a</initarg><init>/i</init><initarg>b</initarg></os>");
+  CHECK(holds(containers, "<init>/i</init>\n    <initarg>a</initarg>\n    <initarg>b</initarg>\n  </os>"));
+}
+
+TEST_CASE("domain xml: an end of a character device that says nothing is not written", "[xml]") {
+  CHECK_FALSE(
+    holds(written("<devices><channel type='unix'><source/><target type='virtio'/></channel></devices>"), "<source"));
+  // An image that ends the chain does say something.
+  CHECK(holds(written("<devices><disk type='file'><source file='/a'/><backingStore/></disk></devices>"),
+              "<backingStore/>"));
+}
+
+TEST_CASE("domain xml: for older peers the controllers of every PC are left out", "[xml]") {
+  const auto guest = read(around("<devices><controller type='usb' index='0' model='piix3-uhci'/>"
+                                 "<controller type='pci' index='0' model='pci-root'/>"
+                                 "<controller type='pci' index='1' model='pci-bridge'/></devices>"));
+  const auto out = write_domain(guest, {.secure = true, .inactive = false, .migratable = true});
+  CHECK_FALSE(holds(out, "piix3-uhci"));
+  CHECK_FALSE(holds(out, "pci-root"));
+  CHECK(holds(out, "pci-bridge"));
+  CHECK(holds(write_domain(guest, everything), "pci-root"));
+}
+
 TEST_CASE("domain xml: what only a running guest has is left out of its definition", "[xml]") {
   auto guest = read(R"(<domain type='kvm' id='7'>
   <name>g</name>
