@@ -1,5 +1,7 @@
 #include "actors/control_serve.hpp"
 
+#include "runtime/unix_socket.hpp"
+
 #include <optional>
 
 namespace troupe {

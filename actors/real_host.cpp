@@ -1,6 +1,7 @@
 #include "actors/real_host.hpp"
 
 #include "runtime/tap.hpp"
+#include "runtime/unix_socket.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>

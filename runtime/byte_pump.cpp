@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <system_error>
 #include <termios.h>
 #include <utility>
@@ -42,18 +41,6 @@ result<unique_fd> open_pty(const std::string& path) {
   ::cfmakeraw(&modes);
   if (::tcsetattr(fd.get(), TCSANOW, &modes) != 0)
     return fail(errc::operation_failed, fmt::format("cannot set up console '{}': {}", path, text_of(errno)));
-  return fd;
-}
-
-result<unique_fd> connect_unix(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path)
-    return fail(errc::operation_failed, fmt::format("'{}' is too long, or too short, for a socket's path", path));
-  std::memcpy(address.sun_path, path.data(), path.size());
-  unique_fd fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
-  if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return fail(errc::operation_failed, fmt::format("cannot connect to socket '{}': {}", path, text_of(errno)));
   return fd;
 }
 

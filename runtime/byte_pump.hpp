@@ -15,9 +15,6 @@ namespace troupe {
 /// Only what is named like a PTY is opened: the path comes from QEMU. Errors: operation_failed.
 result<unique_fd> open_pty(const std::string& path);
 
-/// Connects to a UNIX stream socket without waiting for its listener. Errors: operation_failed.
-result<unique_fd> connect_unix(const std::string& path);
-
 /// Carries bytes between a non-blocking descriptor and its owner. Loop thread only.
 class byte_pump {
 public:

@@ -12,7 +12,6 @@
 #include <random>
 #include <stdexcept>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -354,21 +353,6 @@ std::size_t qmp_monitor::unknown_replies() const {
 
 clock::time_point qmp_monitor::last_heard() const {
   return core_->heard;
-}
-
-result<unique_fd> connect_unix(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path)
-    return fail(errc::bad_argument, fmt::format("socket path '{}' has {} bytes; 1 to {} are possible", path, path.size(),
-                                                sizeof address.sun_path - 1));
-  std::memcpy(address.sun_path, path.data(), path.size());
-  unique_fd made{::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
-  if (!made)
-    return fail(errc::system, fmt::format("no socket for '{}': {}", path, std::strerror(errno)));
-  if (::connect(made.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return fail(errc::system, fmt::format("cannot connect to '{}': {}", path, std::strerror(errno)));
-  return made;
 }
 
 } // namespace troupe

@@ -69,7 +69,4 @@ private:
   std::shared_ptr<core> core_;  // outlives this while one of its callbacks runs
 };
 
-/// A non-blocking connection to a listening unix socket. Errors: system with path and errno; bad_argument (path too long).
-result<unique_fd> connect_unix(const std::string& path);
-
 } // namespace troupe

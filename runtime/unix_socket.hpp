@@ -53,6 +53,9 @@ private:
   std::shared_ptr<shared> shared_;
 };
 
+/// A non-blocking connection to a listening socket. Errors: system with path and errno; bad_argument (path too long).
+result<unique_fd> connect_unix(const std::string& path);
+
 /// Who is at the other end, as the kernel recorded it when the connection was made.
 struct peer_credentials {
   uid_t uid = 0;

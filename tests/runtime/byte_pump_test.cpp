@@ -120,13 +120,11 @@ TEST_CASE("byte pump: its owner may destroy it from its own callback", "[runtime
   turns.close();
 }
 
-TEST_CASE("byte pump: only PTYs are opened as such, and sockets as sockets", "[runtime]") {
+TEST_CASE("byte pump: only PTYs are opened as such", "[runtime]") {
   temp_dir dir;
   for (const auto& path : {write_file(dir / "file", ""), std::string{"/dev/null"}, std::string{"/dev/pts/"},
                            std::string{"/dev/pts/ptmx"}, std::string{"/dev/pts/0/../../null"}, std::string{}})
     CHECK(open_pty(path).error().detail.find("is no PTY") != std::string::npos);
-  CHECK(connect_unix(dir / "absent").error().code == errc::operation_failed);
-  CHECK(connect_unix(std::string(200, 'x')).error().code == errc::operation_failed);
 }
 
 } // namespace troupe

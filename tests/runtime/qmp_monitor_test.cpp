@@ -1,5 +1,6 @@
 #include "runtime/qmp_monitor.hpp"
 #include "runtime/qmp_commands.hpp"
+#include "runtime/unix_socket.hpp"
 #include "tests/runtime/qmp_fixture.hpp"
 
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 #include "runtime/qmp_probe.hpp"
+#include "runtime/unix_socket.hpp"
 #include "tests/runtime/qmp_fixture.hpp"
 
 using namespace troupe;
