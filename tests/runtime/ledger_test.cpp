@@ -17,6 +17,7 @@ namespace troupe {
 namespace {
 
 using namespace std::chrono_literals;
+using namespace std::string_literals;
 using Catch::Matchers::Contains;
 
 /// Turns the loop until `holds`.
@@ -68,7 +69,7 @@ guest_row some_guest(const std::string& name) {
           .start_time = ~0ull,
           .boot_id = "b",
           .run_dir = "/r",
-          .live_xml = {"<x>\0'\"\xff</x>", 13},
+          .live_xml = "<x>\0'\"\xff</x>"s,
           .persistent = false,
           .extra = "{}"};
 }
