@@ -51,7 +51,7 @@ public:
     for (const auto& end : source.ends)
       switch (source.type) {
       case chardev_type::file:
-        add({end.path, false, false, kind::file, relabels(end.labels)});
+        add({end.path, false, false, kind::file, relabels(end.labels), true});
         break;
       case chardev_type::dev:
         add({end.path, false, false, kind::character, relabels(end.labels)});
@@ -67,7 +67,7 @@ public:
       default:
         break;
       }
-    add({source.log_file, false, false, kind::file, true});
+    add({source.log_file, false, false, kind::file, true, true});
   }
 
 private:
