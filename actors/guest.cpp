@@ -77,7 +77,8 @@ void guest_data::begin(pointer self, guest_setup setup) {
     take(guest_input::adopt);
     return;
   }
-  publish();
+  if (config_)
+    publish(); // one without a definition is forgotten when it is shut off, and this one is about to start
 }
 
 guest_data::~guest_data() {
