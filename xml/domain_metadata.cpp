@@ -1,4 +1,5 @@
 #include "xml/domain_passes.hpp"
+#include "xml/xml_text.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -61,7 +62,7 @@ result<void> set_element(domain& guest, const std::string* text, const std::stri
     return tl::make_unexpected(error{errc::bad_xml, "(metadata_xml): " + parsed.error().detail});
   std::erase_if(all, has_uri);
   put_into(*parsed, key, uri);
-  parsed->set("xmlns:" + key, uri);
+  parsed->attributes.insert(parsed->attributes.begin(), {"xmlns:" + key, uri});
   all.push_back(std::move(*parsed));
   guest.has_metadata = true;
   return {};
@@ -103,7 +104,8 @@ result<std::string> metadata_of(const domain& guest, int type, const std::string
       return fail(errc::no_such_metadata, fmt::format("Requested metadata element is not present: nothing of namespace '{}'", uri));
     auto element = *found;
     take_out_of(element, uri);
-    auto text = write_xml(element);
+    std::string text;
+    append_element(text, element, 0, quoting::double_);
     while (text.ends_with('\n'))
       text.pop_back();
     return text;
