@@ -288,10 +288,20 @@ image_format format_of(const disk& d) {
   return d.driver ? d.driver->type : image_format::unset;
 }
 
+/// The driver as it is used: an image that several guests write to is not cached unless the definition says so.
+disk_driver driver_of(const disk& d) {
+  auto driver = d.driver ? *d.driver : disk_driver{};
+  const bool open = driver.cache == disk_cache::unset || driver.cache == disk_cache::default_;
+  if (open && d.shareable && !d.readonly)
+    driver.cache = disk_cache::none;
+  return driver;
+}
+
 void add_disk_images(argv_builder& b, const disk& d, unsigned first) {
   const auto images = chain_of(d);
   const auto node = [&](std::size_t i) { return fmt::format("libvirt-{}", first + i); };
-  const auto* driver = d.driver ? &*d.driver : nullptr;
+  const auto used = driver_of(d);
+  const auto* driver = &used;
   const auto below_of = [&](std::size_t i) -> std::optional<std::string> {
     if (i < images.below.size())
       return node(i + 1) + "-format";
@@ -409,7 +419,7 @@ void put_error_policies(ordered_json& out, const disk_driver& driver) {
   const auto write = driver.error_policy;
   auto read = is_chosen(driver.rerror_policy) ? driver.rerror_policy : write;
   if (read == disk_errors::enospace)
-    read = disk_errors::report; // reading never lacks space
+    read = disk_errors::unset; // reading never lacks space
   if (is_chosen(write))
     out["werror"] = error_word(write);
   if (is_chosen(read))
@@ -478,7 +488,7 @@ void add_disk(argv_builder& b, const disk& d, unsigned node) {
     add_chardev(b, socket, "chr-vu-" + d.alias);
   }
 
-  const auto& driver = d.driver ? *d.driver : no_driver();
+  const auto driver = driver_of(d);
   ordered_json out;
   put_disk_place(out, b, d);
   if (d.shareable)
@@ -570,8 +580,7 @@ ordered_json network_place(argv_builder& b, const storage_source& source, const 
 unsigned disk_nodes(const domain& guest) {
   std::size_t count = 0;
   for (const auto& d : guest.devices.disks)
-    if (has_image(d))
-      count += 1 + chain_of(d).below.size();
+    count += 1 + chain_of(d).below.size();
   return static_cast<unsigned>(count);
 }
 
@@ -672,8 +681,7 @@ void add_disks(argv_builder& b) {
   // libvirt numbers the nodes from the last disk to the first.
   auto next = disk_nodes(b.guest) + 1;
   for (const auto& d : b.guest.devices.disks) {
-    if (has_image(d))
-      next -= 1 + static_cast<unsigned>(chain_of(d).below.size());
+    next -= 1 + static_cast<unsigned>(chain_of(d).below.size());
     add_disk(b, d, next);
   }
 }

@@ -178,8 +178,6 @@ void add_spice(argv_builder& b, const graphics& g) {
     add("agent-mouse", "on");
   if (!g.has_password && g.password.empty())
     add("disable-ticketing", "on");
-  else if (b.run.generic_taps) {
-  } // the password is set over the monitor
   if (g.default_mode == "secure")
     add("tls-channel", "default");
   else if (g.default_mode == "insecure")
@@ -199,11 +197,9 @@ void add_spice(argv_builder& b, const graphics& g) {
     add("disable-copy-paste", "on");
   if (g.filetransfer == yes_no::no)
     add("disable-agent-file-xfer", "on");
-  if (g.gl) {
-    if (g.gl->enable != yes_no::unset)
-      add("gl", g.gl->enable == yes_no::yes ? "on" : "off");
-    if (g.gl->enable == yes_no::yes)
-      add("rendernode", escaped(g.gl->rendernode));
+  if (g.gl && g.gl->enable == yes_no::yes) {
+    add("gl", "on");
+    add("rendernode", escaped(g.gl->rendernode));
   }
   add("seamless-migration", "on");
   b.option("-spice", out);

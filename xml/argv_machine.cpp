@@ -179,9 +179,9 @@ ordered_json memory_backend(const argv_builder& b, const backend_wish& wish) {
   const bool huge =
     backing.has_hugepages && wish.path.empty() && (backing.hugepages.empty() || hugepage_for(b, wish.cell) != nullptr);
   const bool memfd = !huge && wish.path.empty() && backing.source == "memfd";
-  const bool file = !wish.path.empty() || (!memfd && (huge || backing.source == "file"));
   const auto& access = wish.access.empty() ? backing.access : wish.access;
   const bool named = !access.empty();
+  const bool file = !wish.path.empty() || (!memfd && (huge || named || backing.source == "file"));
 
   ordered_json out{{"qom-type", file    ? "memory-backend-file"
                                 : memfd ? "memory-backend-memfd"
@@ -198,8 +198,6 @@ ordered_json memory_backend(const argv_builder& b, const backend_wish& wish) {
     put(out, "discard-data", discard);
   if (named)
     out["share"] = access == "shared";
-  else if (memfd || (file && !huge && wish.path.empty()))
-    out["share"] = false;
   if (wish.main && (file || memfd))
     out["x-use-canonical-path-for-ramblock-id"] = false;
   if (wish.prealloc || huge || backing.allocation == "immediate") {
@@ -582,10 +580,12 @@ void add_memory_devices(argv_builder& b) {
     const auto* node = below(m.target, "target", "node");
     const auto* path = below(m.source, "source", "path");
     const auto cell = node ? static_cast<int>(number_or(node->text, 0)) : -1;
+    const auto* label = below(m.target, "target", "label");
+    const auto label_kib = label ? kib_at(label->child("size")) : 0;
     const auto alias = m.alias.empty() ? fmt::format("{}{}", m.model, i) : m.alias;
     backend_wish wish;
     wish.id = "mem" + alias;
-    wish.size_kib = m.model == "nvdimm" ? whole_mib(memory_device_kib(m)) : memory_device_kib(m);
+    wish.size_kib = m.model == "nvdimm" ? whole_mib(memory_device_kib(m) + label_kib) : memory_device_kib(m);
     wish.cell = cell;
     wish.access = m.access;
     if (path)
@@ -606,8 +606,8 @@ void add_memory_devices(argv_builder& b) {
         "<memory model='{}'> cannot be given to QEMU here; use dimm, nvdimm, virtio-pmem or virtio-mem", m.model));
     if (cell >= 0)
       out["node"] = cell;
-    if (const auto* label = below(m.target, "target", "label"))
-      out["label-size"] = kib_at(label->child("size")) * kib;
+    if (label)
+      out["label-size"] = label_kib * kib;
     if (!m.uuid.empty())
       out["uuid"] = m.uuid;
     if (const auto* block = below(m.target, "target", "block"))

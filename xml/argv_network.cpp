@@ -216,7 +216,7 @@ void add_interfaces(argv_builder& b) {
   tap_hands taps{b};
   const auto& all = b.guest.devices.interfaces;
   for (const auto& net : all) {
-    auto place = net.boot_order;
+    auto place = b.run.generic_taps ? 0 : net.boot_order;
     if (!b.guest.os.boots.empty())
       place = &net == &all.front() ? b.boot_place(boot_device::network) : 0;
     if (net.type == net_type::hostdev) {

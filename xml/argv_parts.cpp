@@ -4,6 +4,19 @@
 #include <fmt/format.h>
 
 namespace troupe {
+namespace {
+
+/// Devices that libvirt's command lines call by a name that is not in QEMU's list of types.
+struct renamed_row {
+  std::string_view libvirt, qemu;
+  bool understood; ///< QEMU takes libvirt's name, too.
+};
+constexpr renamed_row renamed[] = {{"lsi", "lsi53c895a", true},
+                                   {"ahci", "ich9-ahci", true},
+                                   {"virtio-iommu", "virtio-iommu-pci", true},
+                                   {"dc-390", "dc390", false}};
+
+} // namespace
 
 void argv_builder::option(const char* name, std::string value) {
   word(name);
@@ -16,13 +29,26 @@ void argv_builder::json_option(const char* name, const ordered_json& properties)
 
 void argv_builder::device(const ordered_json& properties) {
   const auto& type = properties.at("driver").get_ref<const std::string&>();
-  if (!has(type)) {
-    const auto id = properties.find("id");
-    refuse(fmt::format("device '{}'{}: {} has no such device; choose another model or install the QEMU module with it",
-                       type, id == properties.end() ? "" : fmt::format(" ('{}')", id->get_ref<const std::string&>()),
-                       facts.binary.empty() ? guest.devices.emulator : facts.binary));
+  if (run.generic_taps) // libvirt translates what this QEMU lacks, too
+    return json_option("-device", properties);
+  const auto row = std::ranges::find(renamed, type, &renamed_row::libvirt);
+  const bool other = row != std::end(renamed);
+  if (!has(other ? row->qemu : type))
+    refuse_device(properties);
+  if (other && !row->understood) {
+    auto real = properties;
+    real["driver"] = row->qemu;
+    return json_option("-device", real);
   }
   json_option("-device", properties);
+}
+
+void argv_builder::refuse_device(const ordered_json& properties) const {
+  const auto id = properties.find("id");
+  refuse(fmt::format("device '{}'{}: {} has no such device; choose another model or install the QEMU module with it",
+                     properties.at("driver").get_ref<const std::string&>(),
+                     id == properties.end() ? "" : fmt::format(" ('{}')", id->get_ref<const std::string&>()),
+                     facts.binary.empty() ? guest.devices.emulator : facts.binary));
 }
 
 void argv_builder::refuse(std::string_view what) const {

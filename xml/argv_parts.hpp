@@ -38,6 +38,7 @@ public:
   /// Refuses what this QEMU lacks.
   void device(const ordered_json& properties);
 
+  [[noreturn]] void refuse_device(const ordered_json& properties) const;
   /// Stops with errc::unsupported_config; `what` follows "guest 'NAME': ".
   [[noreturn]] void refuse(std::string_view what) const;
   /// The same when this is a real start; domxml-to-native shows a placeholder instead.
@@ -128,7 +129,7 @@ ordered_json network_place(argv_builder& b, const storage_source& source, const 
 void put_scsi_place(ordered_json& into, const argv_builder& b, const device_address& at);
 /// The node of pflash unit 0 or 1 of the guest, empty without one.
 std::string pflash_node(const argv_builder& b, int unit);
-/// How many node numbers the guest's disks take.
+/// How many node numbers the guest's disks take; an empty drive takes one too.
 unsigned disk_nodes(const domain& guest);
 
 // ---- the sections, in the order of the command line

@@ -65,19 +65,17 @@ void add_own_words(argv_builder& b) {
 }
 
 /// The command line from left to right.
+// clang-format off
 constexpr void (*sections[])(argv_builder&) = {
-  add_environment, add_name,        add_master_key,  add_pflash,        add_machine,
-  add_accelerator, add_cpu,         add_loader,      add_memory,        add_smp,
-  add_iothreads,   add_numa,        add_uuid,        add_generation_id, add_smbios,
-  add_no_display,  add_no_defaults, add_monitor,     add_clock,         add_power,
-  add_boot,        add_iommu,       add_controllers, add_hubs,          add_memory_devices,
-  add_disks,       add_filesystems, add_interfaces,  add_smartcards,    add_serials,
-  add_parallels,   add_channels,    add_consoles,    add_tpms,          add_inputs,
-  add_audios,      add_graphics,    add_videos,      add_sounds,        add_watchdogs,
-  add_redirdevs,   add_hostdevs,    add_balloon,     add_rngs,          add_vmcoreinfo,
-  add_sandbox,     add_panics,      add_shmems,      add_vsocks,        add_message_format,
-  add_own_words,
+  add_environment, add_name, add_master_key, add_pflash, add_machine, add_accelerator, add_cpu, add_loader,
+  add_memory, add_smp, add_iothreads, add_numa, add_uuid, add_generation_id, add_smbios, add_no_display,
+  add_no_defaults, add_monitor, add_clock, add_power, add_boot, add_iommu, add_controllers, add_hubs,
+  add_memory_devices, add_disks, add_filesystems, add_interfaces, add_smartcards, add_serials, add_parallels,
+  add_channels, add_consoles, add_tpms, add_inputs, add_audios, add_graphics, add_videos, add_sounds, add_watchdogs,
+  add_redirdevs, add_hostdevs, add_balloon, add_rngs, add_vmcoreinfo, add_own_words, add_sandbox, add_panics,
+  add_shmems, add_vsocks, add_message_format,
 };
+// clang-format on
 
 bool is_plain(std::string_view word) {
   return !word.empty() && std::ranges::all_of(word, [](char c) {
