@@ -135,7 +135,8 @@ void driver_data::begin(driver_actor::pointer self, driver_setup setup) {
   std::map<std::string, std::shared_ptr<const guest_row>> rows;
   for (auto& row : setup.kept.guests) {
     next_id_ = std::max(next_id_, row.domain_id + 1);
-    rows.emplace(row.uuid, std::make_shared<guest_row>(std::move(row)));
+    auto kept = std::make_shared<const guest_row>(std::move(row));
+    rows.emplace(kept->uuid, kept);
   }
   const auto begin_one = [&](guest_setup wish) {
     guest_view first;

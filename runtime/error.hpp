@@ -34,6 +34,7 @@ enum class errc : std::uint8_t {
   busy,
   bad_settings,
   qemu_gone,
+  malformed_xml,
 };
 
 /// How one error looks outside: the words before its detail, libvirt's number and domain, Varlink's name.
@@ -70,8 +71,9 @@ inline constexpr error_row error_rows[] = {
   /* busy                  */ {"resource busy", 87, 10, "org.troupe.Busy"},
   /* bad_settings          */ {"configuration file syntax error", 33, 10, "org.troupe.BadSettings"},
   /* qemu_gone             */ {"internal error", 1, 10, "org.troupe.QemuGone"},
+  /* malformed_xml         */ {"XML document is not well-formed", 35, 5, "org.troupe.BadDefinition"},
 };
-static_assert(std::size(error_rows) == static_cast<std::size_t>(errc::qemu_gone) + 1);
+static_assert(std::size(error_rows) == static_cast<std::size_t>(errc::malformed_xml) + 1);
 
 /// The row of `code`.
 constexpr const error_row& row_of(errc code) {

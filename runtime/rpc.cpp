@@ -222,7 +222,7 @@ std::string encode_error(const error& why) {
 }
 
 error unknown_procedure(const rpc_header& call) {
-  return {errc::bad_packet, fmt::format("unknown procedure: {} of program {:#x}", call.procedure, call.program)};
+  return {errc::bad_packet, fmt::format("unknown procedure: {} of program {:#x} is not supported here", call.procedure, call.program)};
 }
 
 std::string format_uuid(const uuid_bytes& uuid) {

@@ -951,7 +951,7 @@ struct xml_options {
 
 /// Reads a definition of at most `most_xml_bytes`; nothing is filled in. What is not known is kept; of an element that may stand
 /// once, the first counts and others are dropped.
-/// Errors: bad_xml, naming element, attribute, value, line and what is accepted.
+/// Errors: malformed_xml; bad_xml, naming element, attribute, value, line and what is accepted.
 result<domain> read_domain(std::string_view text);
 
 /// The definition as libvirt formats it.

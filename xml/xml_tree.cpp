@@ -64,7 +64,7 @@ public:
       return fail(errc::bad_xml, refusal_);
     if (status != XML_STATUS_OK) {
       const auto* reason = XML_ErrorString(XML_GetErrorCode(parser_));
-      return fail(errc::bad_xml, place() + (reason != nullptr ? reason : "not well-formed"));
+      return fail(errc::malformed_xml, place() + (reason != nullptr ? reason : "not well-formed"));
     }
     return std::move(root_);
   }
@@ -197,7 +197,7 @@ result<xml_element> parse(std::string_view text, bool fragment) {
     return fail(errc::bad_xml, "the document has " + std::to_string(text.size()) + " bytes, at most " +
                                  std::to_string(most_xml_bytes) + " are accepted");
   if (is_space(text))
-    return fail(errc::bad_xml, "the document is empty");
+    return fail(errc::malformed_xml, "the document is empty");
   const std::unique_ptr<XML_ParserStruct, decltype(&XML_ParserFree)> parser{XML_ParserCreate("UTF-8"), &XML_ParserFree};
   if (parser == nullptr)
     return fail(errc::internal, "no memory for an XML parser");

@@ -38,7 +38,7 @@ inline constexpr std::size_t most_xml_depth = 64;
 inline constexpr std::size_t most_xml_nodes = 200'000; ///< Elements and attributes together.
 
 /// Reads a document in UTF-8. No DOCTYPE, so no entities but the five of XML.
-/// Errors: bad_xml, naming the line and the element.
+/// Errors: malformed_xml; bad_xml when it is well-formed but beyond a bound. Both name the line and the element.
 result<xml_element> parse_xml(std::string_view text);
 
 /// The same for a fragment that may use prefixes declared elsewhere.

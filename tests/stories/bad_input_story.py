@@ -248,7 +248,7 @@ class Packets(Story):
 # A stand-in for QEMU. Asked what it can do (-machine none), it lets the real one answer.
 FAKE = """#!/usr/bin/python3
 import os, re, socket, sys, time
-if any(a.startswith("none") for a in sys.argv) or "-version" in sys.argv or "--version" in sys.argv:
+if any(a == "-machine" and b.startswith("none") for a, b in zip(sys.argv, sys.argv[1:])) or "-version" in sys.argv or "--version" in sys.argv:
     os.execv({emulator!r}, [{emulator!r}] + sys.argv[1:])
 def monitor():
     for a in sys.argv:

@@ -20,7 +20,7 @@ std::string complaint(std::string_view text) {
   const auto tree = parse_xml(text);
   if (tree)
     return {};
-  CHECK(tree.error().code == errc::bad_xml);
+  CHECK((tree.error().code == errc::malformed_xml || tree.error().code == errc::bad_xml));
   CHECK(tree.error().detail.size() < 400);
   return tree.error().detail;
 }
