@@ -365,6 +365,7 @@ void guest_data::set_up() {
 
 void guest_data::record_started() {
   show(shown::paused, 11);
+  to_boot_ = !stay_paused_;
   commit_row(make_row("running"), [this](result<done> written) {
     if (!is_live(life_))
       return; // ended meanwhile
@@ -415,6 +416,7 @@ void guest_data::reach_monitor() {
     identity_.label = kept.value("label", "");
     display_ports_ = kept.value("ports", std::vector<int>{});
     boot_again_ = kept.value("boot_again", false);
+    to_boot_ = kept.value("to_boot", false);
   }
   if (auto parsed = read_domain(row_->live_xml))
     live_ = std::make_shared<domain>(std::move(*parsed));
@@ -473,6 +475,8 @@ void guest_data::learn_state() {
       if (was_running)
         tell(event::lifecycle{3, answer->status == "io-error" ? 2 : 0});
       publish();
+      if (to_boot_) // its start was cut short before the last step
+        boot();
     }
   });
   ask(query_balloon(), [this](result<std::uint64_t> answer) {
@@ -838,6 +842,7 @@ void guest_data::on_held() {
 void guest_data::on_resumed() {
   if (life_ != guest_state::paused)
     return;
+  to_boot_ = false;
   show(shown::running, std::exchange(resume_reason_, 5));
   take(guest_input::resumed);
   tell(event::lifecycle{4, 0});
@@ -986,7 +991,8 @@ std::shared_ptr<guest_row> guest_data::make_row(std::string phase) const {
                               {"reason", shown_reason_},
                               {"label", identity_.label},
                               {"ports", display_ports_},
-                              {"boot_again", boot_again_}}
+                              {"boot_again", boot_again_},
+                              {"to_boot", to_boot_}}
                  .dump();
   return row;
 }

@@ -104,6 +104,7 @@ private:
   bool graceful_ = false;      ///< Never SIGKILL.
   bool boot_again_ = false;    ///< The power-off that is expected is half of a reboot.
   bool stay_paused_ = false;
+  bool to_boot_ = false;       ///< Its first instruction is still to come, and nobody asked for it to wait.
   bool autodestroy_ = false;
   int hold_reason_ = 1;        ///< virDomainPausedReason of the next STOP: user, unless QEMU told another cause first.
   int resume_reason_ = 5;

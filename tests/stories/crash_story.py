@@ -152,6 +152,8 @@ class Crash(Story):
         wait_until("no QEMU is left", lambda: not self.daemon.qemus("point"))
         self.assertEqual(self.owner(image), untouched)
         self.assertEqual(self.leftovers("point"), [])
+        self.assertEqual(self.daemon.stop(), 0)  # it alone may have the ledger open
+        self.addCleanup(self.daemon.start)
         self.assertEqual(self.ledger_rows(), {})
 
     def leftovers(self, name):
