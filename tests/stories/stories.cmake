@@ -13,6 +13,6 @@ foreach(story ${stories})
   get_filename_component(name ${story} NAME_WE)
   add_test(NAME ${name} COMMAND ${TROUPE_PYTHON} -B ${story})
   set_tests_properties(${name} PROPERTIES
-    ENVIRONMENT "TROUPE_BIN=${CMAKE_BINARY_DIR}/bin;TROUPE_GUEST=${TROUPE_GUEST}"
+    ENVIRONMENT "TROUPE_BIN=${CMAKE_BINARY_DIR}/bin;TROUPE_GUEST=${TROUPE_GUEST};TROUPE_PATIENCE=180"
     FIXTURES_REQUIRED guest SKIP_RETURN_CODE 77 TIMEOUT 1200 LABELS stories)
 endforeach()
