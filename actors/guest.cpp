@@ -18,6 +18,9 @@ constexpr auto driver_answer = 5s;
 constexpr auto security_answer = 40s;
 constexpr auto prober_answer = 40s;
 
+/// A destroy that may not use SIGKILL is told to have failed after this.
+constexpr auto graceful_limit = 15s;
+
 // Descriptors inside QEMU.
 constexpr int monitor_number = 10;
 constexpr int first_tap_number = 11;
@@ -384,8 +387,8 @@ void guest_data::boot() {
     for (auto& promise : std::exchange(starting_, {}))
       promise.deliver(guest_ref{name_, uuid_, id_});
   };
-  tell(event::lifecycle{2, 0});
   if (stay_paused_) {
+    tell(event::lifecycle{2, 0});
     show(shown::paused, 1);
     publish();
     tell(event::lifecycle{3, 0});
@@ -399,6 +402,7 @@ void guest_data::boot() {
       take(guest_input::stop);
       return;
     }
+    tell(event::lifecycle{2, 0}); // after QEMU's own 'resumed', as libvirt's clients know it
     answer();
   });
 }
@@ -439,6 +443,8 @@ void guest_data::reach_monitor() {
   if (row_->phase != "running" || !live_) {
     // Its start, or its stop, was cut short: nobody was told that it runs.
     end_ = row_->phase == "stopping" ? guest_end::destroyed : guest_end::failed;
+    show(shown::shutting_down, 0);
+    publish();
     take(guest_input::refused);
     return;
   }
@@ -542,23 +548,22 @@ void guest_data::quit_qemu() {
     if (launch_ == which && life_ == guest_state::stopping && process_)
       process_->signal(SIGKILL);
   };
-  const auto politely = [this, which, kill] {
-    process_->signal(SIGTERM);
-    if (!graceful_) {
-      self_->delayed_send(self_, around_->kill_after, completion{kill});
+  const auto complain = [this, which] {
+    if (launch_ != which || life_ != guest_state::stopping)
       return;
-    }
-    self_->delayed_send(self_, 15s, completion{[this, which] {
-                          if (launch_ != which || life_ != guest_state::stopping)
-                            return;
-                          for (auto& promise : std::exchange(stopping_, {}))
-                            promise.deliver(to_caf({errc::busy, fmt::format("{}: QEMU (pid {}) has not ended within 15 s "
-                                                                            "of SIGTERM", called(), qemu_.pid)}));
-                        }});
+    for (auto& promise : std::exchange(stopping_, {}))
+      promise.deliver(to_caf({errc::busy, fmt::format("{}: QEMU (pid {}) has not ended within {} s of SIGTERM", called(),
+                                                      qemu_.pid, graceful_limit.count())}));
   };
-  // From here on a daemon that finds the row knows that the guest was meant to end.
-  commit_row(make_row("stopping"), [](result<done>) {});
-  politely();
+  // A daemon that finds the row knows that the guest was meant to end. Even a disk that hangs only delays the end.
+  commit_row(make_row("stopping"), [this, which](result<done>) {
+    if (launch_ == which && life_ == guest_state::stopping && process_)
+      process_->signal(SIGTERM);
+  });
+  if (graceful_)
+    self_->delayed_send(self_, graceful_limit, completion{complain});
+  else
+    self_->delayed_send(self_, around_->kill_after, completion{kill});
 }
 
 void guest_data::ended(exit_status how) {
@@ -849,11 +854,8 @@ void guest_data::on_resumed() {
 }
 
 void guest_data::on_powered_off(bool by_guest) {
-  if (!has_process(life_) || life_ == guest_state::stopping) {
-    if (life_ == guest_state::stopping)
-      tell(event::lifecycle{6, by_guest ? 1 : 2});
-    return;
-  }
+  if (!is_live(life_))
+    return; // it was told to end
   const bool again = std::exchange(boot_again_, false) || (by_guest && live_ && restarts_on_poweroff(*live_));
   if (again) {
     ask(system_reset(), [this](result<void> went) {
