@@ -35,7 +35,8 @@ private:
 
 std::string disk_alias(const domain& guest, const disk& each) {
   const auto& at = each.address;
-  if (each.bus == disk_bus::virtio || each.bus == disk_bus::usb || each.bus == disk_bus::sd || !at.is(address_type::drive))
+  if (each.bus == disk_bus::virtio || each.bus == disk_bus::usb || each.bus == disk_bus::sd ||
+      !at.is(address_type::drive))
     return fmt::format("{}-disk{}", word_of(each.bus), disk_index(each.target).value_or(0));
   if (each.bus == disk_bus::scsi) {
     const auto* on = find_controller(guest, controller_type::scsi, static_cast<int>(at.controller));
@@ -100,7 +101,8 @@ void assign_aliases(domain& guest) {
   unsigned number = 0;
   for (auto& each : devices.consoles) {
     if (each.alias.empty())
-      each.alias = number == 0 && console_mirrors_serial(guest) ? devices.serials.front().alias : fmt::format("console{}", number);
+      each.alias =
+        number == 0 && console_mirrors_serial(guest) ? devices.serials.front().alias : fmt::format("console{}", number);
     ++number;
   }
   names.name(devices.hubs, "hub");

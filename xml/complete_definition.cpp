@@ -34,7 +34,8 @@ constexpr pass passes[] = {
 };
 
 /// A pc or q35 machine of every QEMU release that has it, newest first and under the short name.
-void add_machines(emulator_facts& facts, std::string_view family, std::string_view alias, int oldest, std::uint32_t most_cpus) {
+void add_machines(emulator_facts& facts, std::string_view family, std::string_view alias, int oldest,
+                  std::uint32_t most_cpus) {
   // 1.4 is 104. A major version has as many minor ones as it had.
   constexpr std::pair<int, int> releases[] = {{7, 2}, {6, 2}, {5, 2}, {4, 2}, {3, 1}, {2, 12}, {1, 7}};
   for (const auto& [major, last] : releases)
@@ -61,7 +62,8 @@ void choose_emulator(domain& guest, std::string_view host_arch) {
   if (!guest.devices.emulator.empty())
     return;
   // QEMU's names for what Linux calls otherwise.
-  constexpr std::pair<std::string_view, std::string_view> names[] = {{"i686", "i386"}, {"armv7l", "arm"}, {"ppc64le", "ppc64"}};
+  constexpr std::pair<std::string_view, std::string_view> names[] = {
+    {"i686", "i386"}, {"armv7l", "arm"}, {"ppc64le", "ppc64"}};
   std::string_view arch = guest.os.arch;
   for (const auto& [linux, qemu] : names)
     if (linux == arch)
@@ -85,10 +87,28 @@ emulator_facts assumed_facts(const domain& guest, std::string_view host_arch) {
     facts.machines.front().is_default = true;
     add_machines(facts, "pc-q35", "q35", 204, 288);
   }
-  facts.device_types = {"AC97",           "VGA",           "cirrus-vga",      "e1000",          "ich9-ahci",     "isa-serial",
-                        "ivshmem-doorbell", "ivshmem-plain", "lsi53c895a",    "pci-bridge",     "pcie-pci-bridge",
-                        "pcie-root-port", "piix3-usb-uhci", "qemu-xhci",      "qxl",            "rtl8139",       "usb-hub",
-                        "virtio-balloon-pci", "virtio-blk-pci", "virtio-net-pci", "virtio-rng-pci", "virtio-scsi-pci"};
+  facts.device_types = {"AC97",
+                        "VGA",
+                        "cirrus-vga",
+                        "e1000",
+                        "ich9-ahci",
+                        "isa-serial",
+                        "ivshmem-doorbell",
+                        "ivshmem-plain",
+                        "lsi53c895a",
+                        "pci-bridge",
+                        "pcie-pci-bridge",
+                        "pcie-root-port",
+                        "piix3-usb-uhci",
+                        "qemu-xhci",
+                        "qxl",
+                        "rtl8139",
+                        "usb-hub",
+                        "virtio-balloon-pci",
+                        "virtio-blk-pci",
+                        "virtio-net-pci",
+                        "virtio-rng-pci",
+                        "virtio-scsi-pci"};
   std::ranges::sort(facts.device_types);
   return facts;
 }

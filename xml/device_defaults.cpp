@@ -13,7 +13,7 @@ void default_to(std::string& value, std::string_view otherwise) {
 }
 
 template <class Enum>
-  requires std::is_enum_v<Enum>
+requires std::is_enum_v<Enum>
 void default_to(Enum& value, Enum otherwise) {
   if (value == Enum{})
     value = otherwise;
@@ -99,8 +99,8 @@ result<void> settle(domain& guest, disk& each) {
   settle_source(each.source);
   for (auto& image : each.backing)
     settle_chain(image);
-  if (each.address.is(address_type::unset) &&
-      (each.bus == disk_bus::ide || each.bus == disk_bus::scsi || each.bus == disk_bus::sata || each.bus == disk_bus::fdc)) {
+  if (each.address.is(address_type::unset) && (each.bus == disk_bus::ide || each.bus == disk_bus::scsi ||
+                                               each.bus == disk_bus::sata || each.bus == disk_bus::fdc)) {
     const auto index = disk_index(each.target);
     if (!index)
       return fail(errc::internal, fmt::format("Unknown disk name '{}' and no address specified", each.target));
@@ -160,7 +160,8 @@ void settle(domain& guest, chardev& each, unsigned position) {
   default_to(source.type, chardev_type::pty);
   // The socket of an agent's channel is made up at the start.
   if (source.type == chardev_type::unix_ && each.kind == chardev_kind::channel)
-    std::erase_if(source.ends, [](const auto& end) { return end.path.empty() && end.mode != "connect" && !end.reconnect; });
+    std::erase_if(source.ends,
+                  [](const auto& end) { return end.path.empty() && end.mode != "connect" && !end.reconnect; });
   for (auto& end : source.ends) {
     if (source.type == chardev_type::tcp || source.type == chardev_type::unix_)
       default_to(end.mode, "connect");
@@ -244,14 +245,16 @@ result<void> settle_listens(graphics& each) {
     return {};
   if (!each.socket.empty() && !listens.empty() && listens.front().type == listen_type::socket &&
       !listens.front().socket.empty() && listens.front().socket != each.socket)
-    return fail(errc::unsupported_config, fmt::format("graphics 'socket' attribute '{}' must match 'socket' attribute of first "
-                                                      "listen element (found '{}')",
-                                                      each.socket, listens.front().socket));
+    return fail(errc::unsupported_config,
+                fmt::format("graphics 'socket' attribute '{}' must match 'socket' attribute of first "
+                            "listen element (found '{}')",
+                            each.socket, listens.front().socket));
   if (!each.listen.empty() && !listens.empty() && listens.front().type == listen_type::address &&
       !listens.front().address.empty() && listens.front().address != each.listen)
-    return fail(errc::unsupported_config, fmt::format("graphics 'listen' attribute '{}' must match 'address' attribute of first "
-                                                      "listen element (found '{}')",
-                                                      each.listen, listens.front().address));
+    return fail(errc::unsupported_config,
+                fmt::format("graphics 'listen' attribute '{}' must match 'address' attribute of first "
+                            "listen element (found '{}')",
+                            each.listen, listens.front().address));
   if (!each.socket.empty() && listens.empty())
     listens.push_back({{}, listen_type::socket, {}, {}, each.socket, false});
   if (listens.empty()) {
@@ -274,8 +277,9 @@ result<void> settle_listens(graphics& each) {
 result<void> settle(graphics& each) {
   const bool asks = each.port == -1 || each.tls_port == -1;
   if (each.type == graphics_type::vnc) {
-    const bool by_socket = !each.socket.empty() || (!each.listens.empty() && (each.listens.front().type == listen_type::socket ||
-                                                                              each.listens.front().type == listen_type::none));
+    const bool by_socket =
+      !each.socket.empty() || (!each.listens.empty() && (each.listens.front().type == listen_type::socket ||
+                                                         each.listens.front().type == listen_type::none));
     if (each.port == -1 || (!each.port && each.autoport == yes_no::unset))
       each.autoport = by_socket ? each.autoport : yes_no::yes;
     if (each.autoport == yes_no::yes && !by_socket)

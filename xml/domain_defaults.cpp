@@ -210,7 +210,8 @@ result<void> settle_machine(definition_work& work) {
   auto& guest = work.guest;
   const auto& facts = work.facts;
   const auto cannot = [&](std::string_view what, std::string_view which) {
-    return fail(errc::unsupported_config, fmt::format("Emulator '{}' does not support {} '{}'", facts.binary, what, which));
+    return fail(errc::unsupported_config,
+                fmt::format("Emulator '{}' does not support {} '{}'", facts.binary, what, which));
   };
   if (!runs(facts, guest.os.arch))
     return cannot("arch", guest.os.arch);
@@ -219,9 +220,11 @@ result<void> settle_machine(definition_work& work) {
   if (guest.type != virt_type::kvm && guest.type != virt_type::qemu)
     return cannot("virt type", word_of(guest.type));
   if (guest.type == virt_type::kvm && !facts.kvm_usable)
-    return fail(errc::unsupported_config,
-                fmt::format("Emulator '{}' does not support virt type 'kvm': {}; guest '{}' runs without KVM as <domain type='qemu'>",
-                            facts.binary, facts.why_no_kvm.empty() ? "KVM is not usable" : facts.why_no_kvm, guest.name));
+    return fail(
+      errc::unsupported_config,
+      fmt::format(
+        "Emulator '{}' does not support virt type 'kvm': {}; guest '{}' runs without KVM as <domain type='qemu'>",
+        facts.binary, facts.why_no_kvm.empty() ? "KVM is not usable" : facts.why_no_kvm, guest.name));
   if (guest.type == virt_type::qemu && !facts.tcg_usable)
     return cannot("virt type", "qemu");
   if (facts.machines.empty())
@@ -229,9 +232,10 @@ result<void> settle_machine(definition_work& work) {
   auto& machine = guest.os.machine;
   const auto* known = machine.empty() ? default_machine(facts) : find_machine(facts, machine);
   if (known == nullptr && machine.empty())
-    return fail(errc::unsupported_config,
-                fmt::format("Emulator '{}' has no default machine: guest '{}' must name one in <os><type machine='...'>", facts.binary,
-                            guest.name));
+    return fail(
+      errc::unsupported_config,
+      fmt::format("Emulator '{}' has no default machine: guest '{}' must name one in <os><type machine='...'>",
+                  facts.binary, guest.name));
   if (known == nullptr)
     return cannot("machine type", machine);
   machine = known->name;

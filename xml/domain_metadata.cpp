@@ -13,7 +13,8 @@ constexpr int title_type = 1;
 constexpr int element_type = 2;
 
 error unknown_type(int type) {
-  return {errc::bad_argument, fmt::format("unknown metadata type {}: 0 is the description, 1 the title, 2 an element", type)};
+  return {errc::bad_argument,
+          fmt::format("unknown metadata type {}: 0 is the description, 1 the title, 2 an element", type)};
 }
 
 /// Names without a namespace of their own go into `uri`, which `key` stands for.
@@ -41,9 +42,8 @@ void take_out_of(xml_element& element, const std::string& uri) {
 
 bool is_name(std::string_view key) {
   const auto starts = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
-  return !key.empty() && starts(key.front()) && std::ranges::all_of(key, [&](char c) {
-    return starts(c) || (c >= '0' && c <= '9') || c == '-' || c == '.';
-  });
+  return !key.empty() && starts(key.front()) &&
+         std::ranges::all_of(key, [&](char c) { return starts(c) || (c >= '0' && c <= '9') || c == '-' || c == '.'; });
 }
 
 result<void> set_element(domain& guest, const std::string* text, const std::string& key, const std::string& uri) {
@@ -56,7 +56,8 @@ result<void> set_element(domain& guest, const std::string* text, const std::stri
     return {};
   }
   if (!is_name(key))
-    return fail(errc::bad_argument, fmt::format("'{}' is no prefix for an XML namespace: letters, digits, '_', '-' and '.'", key));
+    return fail(errc::bad_argument,
+                fmt::format("'{}' is no prefix for an XML namespace: letters, digits, '_', '-' and '.'", key));
   auto parsed = parse_xml_fragment(*text);
   if (!parsed)
     return tl::make_unexpected(error{errc::bad_xml, "(metadata_xml): " + parsed.error().detail});
@@ -70,7 +71,8 @@ result<void> set_element(domain& guest, const std::string* text, const std::stri
 
 } // namespace
 
-result<void> set_metadata_of(domain& guest, int type, const std::string* text, const std::string& key, const std::string& uri) {
+result<void> set_metadata_of(domain& guest, int type, const std::string* text, const std::string& key,
+                             const std::string& uri) {
   switch (type) {
   case description_type:
     guest.description = text != nullptr ? *text : "";
@@ -90,7 +92,8 @@ result<void> set_metadata_of(domain& guest, int type, const std::string* text, c
 result<std::string> metadata_of(const domain& guest, int type, const std::string& uri) {
   const auto given = [](const std::string& text, std::string_view what) -> result<std::string> {
     if (text.empty())
-      return fail(errc::no_such_metadata, fmt::format("Requested metadata element is not present: there is no {}", what));
+      return fail(errc::no_such_metadata,
+                  fmt::format("Requested metadata element is not present: there is no {}", what));
     return text;
   };
   switch (type) {
@@ -101,7 +104,8 @@ result<std::string> metadata_of(const domain& guest, int type, const std::string
   case element_type: {
     const auto found = std::ranges::find(guest.metadata, uri, &xml_element::uri);
     if (found == guest.metadata.end())
-      return fail(errc::no_such_metadata, fmt::format("Requested metadata element is not present: nothing of namespace '{}'", uri));
+      return fail(errc::no_such_metadata,
+                  fmt::format("Requested metadata element is not present: nothing of namespace '{}'", uri));
     auto element = *found;
     take_out_of(element, uri);
     std::string text;

@@ -8,7 +8,8 @@ namespace troupe {
 
 std::string uuid_text(const domain& guest) {
   auto text = guest.uuid;
-  std::ranges::transform(text, text.begin(), [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::ranges::transform(text, text.begin(),
+                         [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c - 'A' + 'a') : c; });
   return text;
 }
 
@@ -56,21 +57,23 @@ result<console_end> console_of(const domain& guest, std::string_view alias) {
         found = &each;
     }
   if (found == nullptr)
-    return fail(errc::bad_argument, alias.empty()
-                                      ? fmt::format("guest '{}' has no console: add <serial type='pty'/> to its devices", guest.name)
-                                      : fmt::format("guest '{}' has no character device '{}'", guest.name, alias));
+    return fail(errc::bad_argument,
+                alias.empty()
+                  ? fmt::format("guest '{}' has no console: add <serial type='pty'/> to its devices", guest.name)
+                  : fmt::format("guest '{}' has no character device '{}'", guest.name, alias));
   // What shows the serial port is reached where the port is.
-  const auto& port = found->kind == chardev_kind::console && console_mirrors_serial(guest) && found == &devices.consoles.front()
-                       ? devices.serials.front()
-                       : *found;
+  const auto& port =
+    found->kind == chardev_kind::console && console_mirrors_serial(guest) && found == &devices.consoles.front()
+      ? devices.serials.front()
+      : *found;
   const auto& end = port.source.first();
   const auto called = port.alias.empty() ? std::string{word_of(port.source.type)} : port.alias;
   if (port.source.type != chardev_type::pty && port.source.type != chardev_type::unix_)
-    return fail(errc::operation_failed, fmt::format("character device {} is not using a PTY: it is of type '{}'", called,
-                                                    word_of(port.source.type)));
+    return fail(errc::operation_failed, fmt::format("character device {} is not using a PTY: it is of type '{}'",
+                                                    called, word_of(port.source.type)));
   if (end.path.empty())
-    return fail(errc::operation_failed, fmt::format("character device {} of guest '{}' has no end on the host yet", called,
-                                                    guest.name));
+    return fail(errc::operation_failed,
+                fmt::format("character device {} of guest '{}' has no end on the host yet", called, guest.name));
   return console_end{end.path, port.source.type == chardev_type::unix_};
 }
 

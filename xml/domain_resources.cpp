@@ -99,7 +99,8 @@ void add_hostdev(resource_list& list, const hostdev& each) {
   if (each.type == "pci" || each.type == "mdev")
     list.add({"/dev/vfio/vfio", false, true, kind::character, false});
   else if (each.type == "usb" && !each.usb_bus.empty() && !each.usb_device.empty())
-    list.add({fmt::format("/dev/bus/usb/{:0>3}/{:0>3}", each.usb_bus, each.usb_device), false, false, kind::character, true});
+    list.add(
+      {fmt::format("/dev/bus/usb/{:0>3}/{:0>3}", each.usb_bus, each.usb_device), false, false, kind::character, true});
 }
 
 } // namespace

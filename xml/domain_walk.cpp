@@ -1,5 +1,5 @@
-#include "xml/passes.hpp"
 #include "xml/domain_values.hpp"
+#include "xml/passes.hpp"
 
 #include <algorithm>
 #include <charconv>
@@ -84,13 +84,15 @@ device_address drive_place(disk_bus bus, unsigned index, bool wide) {
 
 const controller* find_controller(const domain& guest, controller_type type, int index) {
   const auto& all = guest.devices.controllers;
-  const auto found = std::ranges::find_if(all, [&](const auto& each) { return each.type == type && each.index == index; });
+  const auto found =
+    std::ranges::find_if(all, [&](const auto& each) { return each.type == type && each.index == index; });
   return found == all.end() ? nullptr : &*found;
 }
 
 controller* find_controller(domain& guest, controller_type type, int index) {
   auto& all = guest.devices.controllers;
-  const auto found = std::ranges::find_if(all, [&](const auto& each) { return each.type == type && each.index == index; });
+  const auto found =
+    std::ranges::find_if(all, [&](const auto& each) { return each.type == type && each.index == index; });
   return found == all.end() ? nullptr : &*found;
 }
 
@@ -106,10 +108,12 @@ controller& need_controller(domain& guest, controller_type type, int index, std:
 
 std::optional<unsigned> usb_ports(const controller& usb) {
   constexpr std::pair<std::string_view, unsigned> models[] = {
-    {"", 2},           {"piix3-uhci", 2}, {"piix4-uhci", 2},  {"vt82c686b-uhci", 2}, {"pci-ohci", 3},    {"ehci", 6},
-    {"ich9-ehci1", 6}, {"nec-xhci", 4},   {"qemu-xhci", 4},   {"ich9-uhci1", 2},     {"ich9-uhci2", 2}, {"ich9-uhci3", 2},
+    {"", 2},          {"piix3-uhci", 2}, {"piix4-uhci", 2}, {"vt82c686b-uhci", 2},
+    {"pci-ohci", 3},  {"ehci", 6},       {"ich9-ehci1", 6}, {"nec-xhci", 4},
+    {"qemu-xhci", 4}, {"ich9-uhci1", 2}, {"ich9-uhci2", 2}, {"ich9-uhci3", 2},
   };
-  const auto found = std::ranges::find(models, std::string_view{usb.model}, &std::pair<std::string_view, unsigned>::first);
+  const auto found =
+    std::ranges::find(models, std::string_view{usb.model}, &std::pair<std::string_view, unsigned>::first);
   if (found == std::end(models))
     return std::nullopt;
   if (usb.master_startport)
@@ -190,9 +194,20 @@ std::uint64_t kib_of_element(const xml_element& size) {
     return 0;
   const auto* unit = size.attribute("unit");
   constexpr std::pair<std::string_view, std::uint64_t> units[] = {
-    {"b", 1},          {"bytes", 1},      {"KB", 1000},          {"k", 1024},            {"KiB", 1024},
-    {"MB", 1000'000},  {"M", 1ull << 20}, {"MiB", 1ull << 20},   {"GB", 1000'000'000},   {"G", 1ull << 30},
-    {"GiB", 1ull << 30}, {"T", 1ull << 40}, {"TiB", 1ull << 40}, {"TB", 1000'000'000'000},
+    {"b", 1},
+    {"bytes", 1},
+    {"KB", 1000},
+    {"k", 1024},
+    {"KiB", 1024},
+    {"MB", 1000'000},
+    {"M", 1ull << 20},
+    {"MiB", 1ull << 20},
+    {"GB", 1000'000'000},
+    {"G", 1ull << 30},
+    {"GiB", 1ull << 30},
+    {"T", 1ull << 40},
+    {"TiB", 1ull << 40},
+    {"TB", 1000'000'000'000},
   };
   const auto* found = unit == nullptr ? nullptr
                                       : std::ranges::find(units, std::string_view{*unit},

@@ -1,5 +1,5 @@
-#include "xml/passes.hpp"
 #include "xml/domain_values.hpp"
+#include "xml/passes.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -25,7 +25,8 @@ public:
     if (port >= count)
       return fail(errc::bad_xml, fmt::format("virtio serial controller {} does not have port {}", controller, port));
     if (!taken_.insert({controller, port}).second)
-      return fail(errc::bad_xml, fmt::format("virtio serial port {} on controller {} is already occupied", port, controller));
+      return fail(errc::bad_xml,
+                  fmt::format("virtio serial port {} on controller {} is already occupied", port, controller));
     return {};
   }
 
@@ -68,7 +69,8 @@ result<void> assign_virtio_serial_addresses(definition_work& work) {
       if (each.target_type == "virtio" && has_port(each)) {
         unsigned port = 0;
         if (!parse_value(each.address.port, port, plain{}))
-          return fail(errc::bad_xml, fmt::format("'{}' is not a port of a virtio-serial controller", each.address.port));
+          return fail(errc::bad_xml,
+                      fmt::format("'{}' is not a port of a virtio-serial controller", each.address.port));
         if (auto took = ports.take(each.address.controller, port); !took)
           return took;
       }
@@ -85,8 +87,9 @@ result<void> assign_memory_slots(definition_work& work) {
   std::set<unsigned> taken;
   for (const auto& each : modules)
     if (in_slot(each) && each.address.is(address_type::dimm) && !taken.insert(each.address.slot).second)
-      return fail(errc::unsupported_config, fmt::format("memory device slot '{}' is already being used by another memory device",
-                                                        each.address.slot));
+      return fail(
+        errc::unsupported_config,
+        fmt::format("memory device slot '{}' is already being used by another memory device", each.address.slot));
   unsigned next = 0;
   for (auto& each : modules) {
     if (!in_slot(each) || each.address.is(address_type::dimm))

@@ -37,7 +37,8 @@ int display_ports_wanted(const domain& guest) {
   return static_cast<int>(std::ranges::count_if(guest.devices.graphics, wants_port));
 }
 
-void assign_display_ports(domain& guest, std::span<const int> ports, std::string_view vnc_listen, std::string_view spice_listen) {
+void assign_display_ports(domain& guest, std::span<const int> ports, std::string_view vnc_listen,
+                          std::string_view spice_listen) {
   for (auto& each : guest.devices.graphics) {
     if (wants_port(each) && !ports.empty()) {
       each.port = ports.front();
@@ -73,17 +74,19 @@ result<std::vector<std::string>> bridges_wanted(const domain& guest, const std::
       continue;
     if (each.type == net_type::bridge) {
       if (each.bridge.empty())
-        return fail(errc::unsupported_config, fmt::format("guest '{}': its network card {} has no <source bridge='...'/>",
-                                                          guest.name, each.mac));
+        return fail(errc::unsupported_config,
+                    fmt::format("guest '{}': its network card {} has no <source bridge='...'/>", guest.name, each.mac));
       bridges.push_back(each.bridge);
       continue;
     }
     const auto found = networks.find(each.network);
     if (found == networks.end())
-      return fail(errc::unsupported_config,
-                  fmt::format("guest '{}': its network card {} wants network '{}', which is mapped to no bridge; name the bridge in "
-                              "qemu.conf: networks = [ \"{}=virbr0\" ], or \"{}=user\" for user-mode networking",
-                              guest.name, each.mac, each.network, each.network, each.network));
+      return fail(
+        errc::unsupported_config,
+        fmt::format(
+          "guest '{}': its network card {} wants network '{}', which is mapped to no bridge; name the bridge in "
+          "qemu.conf: networks = [ \"{}=virbr0\" ], or \"{}=user\" for user-mode networking",
+          guest.name, each.mac, each.network, each.network, each.network));
     bridges.push_back(found->second);
   }
   return bridges;
@@ -106,7 +109,8 @@ void name_host_ends(domain& guest, const run_settings& settings, std::span<const
   for (auto& each : guest.devices.graphics)
     for (auto& end : each.listens)
       if (end.type == listen_type::socket && end.socket.empty()) {
-        end.socket = each.socket.empty() ? fmt::format("{}/{}.sock", settings.run_dir, word_of(each.type)) : each.socket;
+        end.socket =
+          each.socket.empty() ? fmt::format("{}/{}.sock", settings.run_dir, word_of(each.type)) : each.socket;
         end.generated = each.socket.empty();
       }
 }

@@ -88,7 +88,8 @@ result<void> order_devices(definition_work& work) {
   const auto primaries = std::ranges::count(devices.videos, yes_no::yes, &video::primary);
   if (primaries > 1)
     return fail(errc::unsupported_config, "Only one primary video device is supported");
-  std::ranges::stable_partition(devices.videos, [](const auto& each) { return each.primary == yes_no::yes; });
+  auto& videos = devices.videos;
+  std::stable_partition(videos.begin(), videos.end(), [](const auto& each) { return each.primary == yes_no::yes; });
   return {};
 }
 
@@ -106,7 +107,8 @@ result<void> number_controllers(definition_work& work) {
       each.index = last_usb2;
     if (!each.index) {
       int free = 0;
-      while (std::ranges::any_of(all, [&](const auto& other) { return other.type == each.type && other.index == free; }))
+      while (
+        std::ranges::any_of(all, [&](const auto& other) { return other.type == each.type && other.index == free; }))
         ++free;
       each.index = free;
     }
@@ -137,9 +139,10 @@ result<void> add_machine_devices(definition_work& work) {
   const std::string_view root = q35 ? "pcie-root" : "pci-root";
   const auto& bus = need_controller(guest, controller_type::pci, 0, root);
   if (bus.model != root)
-    return fail(errc::bad_xml, fmt::format("The PCI controller with index='0' must be model='{}' for this machine type, but "
-                                           "model='{}' was found instead",
-                                           root, bus.model.empty() ? "(null)" : bus.model));
+    return fail(errc::bad_xml,
+                fmt::format("The PCI controller with index='0' must be model='{}' for this machine type, but "
+                            "model='{}' was found instead",
+                            root, bus.model.empty() ? "(null)" : bus.model));
   if (devices.balloons.empty()) {
     memballoon added;
     added.model = "virtio";
@@ -207,8 +210,8 @@ result<void> add_wanted_devices(definition_work& work) {
       if (each.bus == bus && each.address.is(address_type::drive))
         last = std::max(last.value_or(0), each.address.controller);
     if (last && *last > 255)
-      return fail(errc::unsupported_config, fmt::format("there is no {} controller with index {}: 255 is the highest",
-                                                        word_of(type), *last));
+      return fail(errc::unsupported_config,
+                  fmt::format("there is no {} controller with index {}: 255 is the highest", word_of(type), *last));
     std::string model;
     for (const auto& each : devices.controllers)
       if (each.type == type && type == controller_type::scsi)
@@ -220,8 +223,9 @@ result<void> add_wanted_devices(definition_work& work) {
   const auto on_virtio = [&](const std::vector<chardev>& ports) {
     for (const auto& each : ports)
       if (each.target_type == "virtio")
-        last_serial = std::max(last_serial.value_or(0),
-                               each.address.is(address_type::virtio_serial) ? std::min(each.address.controller, 255u) : 0);
+        last_serial =
+          std::max(last_serial.value_or(0),
+                   each.address.is(address_type::virtio_serial) ? std::min(each.address.controller, 255u) : 0);
   };
   on_virtio(devices.channels);
   on_virtio(devices.consoles);

@@ -11,7 +11,8 @@
 #include <utility>
 #include <vector>
 
-// The passes that make a definition whole, in the order of complete_definition.cpp, and what they share. Inside xml/ only.
+// The passes that make a definition whole, in the order of complete_definition.cpp, and what they share. Inside xml/
+// only.
 
 namespace troupe {
 
@@ -69,7 +70,8 @@ bool is_x86(const domain& guest);
 /// 28 for "vdac", 0 for "sda"; none for what is no disk name. A partition's number is not one.
 std::optional<unsigned> disk_index(std::string_view target);
 
-/// Where a disk of that index sits on a bus whose addresses are of the drive kind. `wide`: the SCSI controller takes 16 units.
+/// Where a disk of that index sits on a bus whose addresses are of the drive kind. `wide`: the SCSI controller takes 16
+/// units.
 device_address drive_place(disk_bus bus, unsigned index, bool wide = true);
 
 controller* find_controller(domain& guest, controller_type type, int index);
@@ -98,9 +100,11 @@ void each_device(Guest& guest, F&& f) {
     for (auto& each : list)
       f(each);
   };
-  all(d.disks), all(d.interfaces), all(d.sounds), all(d.hostdevs), all(d.filesystems), all(d.controllers), all(d.smartcards);
+  all(d.disks), all(d.interfaces), all(d.sounds), all(d.hostdevs), all(d.filesystems), all(d.controllers),
+    all(d.smartcards);
   all(d.serials), all(d.parallels), all(d.channels), all(d.consoles), all(d.inputs), all(d.graphics), all(d.videos);
-  all(d.balloons), all(d.watchdogs), all(d.rngs), all(d.tpms), all(d.panics), all(d.hubs), all(d.shmems), all(d.redirdevs);
+  all(d.balloons), all(d.watchdogs), all(d.rngs), all(d.tpms), all(d.panics), all(d.hubs), all(d.shmems),
+    all(d.redirdevs);
   all(d.memories), all(d.iommus), all(d.vsocks), all(d.cryptos);
 }
 

@@ -5,8 +5,8 @@
 #include <bit>
 #include <fmt/format.h>
 
-// Twice over all devices: a trial run finds how many buses there must be, then controllers and devices get their places.
-// What goes where, and in which order, is libvirt's: a guest moved from there must find its devices again.
+// Twice over all devices: a trial run finds how many buses there must be, then controllers and devices get their
+// places. What goes where, and in which order, is libvirt's: a guest moved from there must find its devices again.
 
 namespace troupe {
 namespace {
@@ -32,7 +32,7 @@ struct bus_model {
   std::string_view name;
   fit accepts;
   unsigned first_slot, last_slot;
-  fit needs;  ///< Of the bus that it is plugged into itself; 0: it is the root.
+  fit needs; ///< Of the bus that it is plugged into itself; 0: it is the root.
 };
 
 constexpr bus_model bus_models[] = {
@@ -103,10 +103,12 @@ public:
     if ((accepts & endpoint) != 0)
       accepts |= endpoint;
     if ((accepts & needs & kinds) == 0)
-      return fail(errc::bad_xml,
-                  fmt::format("The device at PCI address {} cannot be plugged into the PCI controller with index='{}'. It requires "
-                              "a controller that accepts a {}.",
-                              text, at.bus, words_of(needs)));
+      return fail(
+        errc::bad_xml,
+        fmt::format(
+          "The device at PCI address {} cannot be plugged into the PCI controller with index='{}'. It requires "
+          "a controller that accepts a {}.",
+          text, at.bus, words_of(needs)));
     if (at.slot < model.first_slot)
       return fail(errc::bad_xml, fmt::format("Invalid PCI address {}. slot must be >= {}", text, model.first_slot));
     if (at.slot > model.last_slot)
@@ -168,9 +170,7 @@ public:
     });
   }
 
-  bool shares(const pci_address& at) const {
-    return std::popcount(buses_[at.bus].slots[at.slot].functions) > 1;
-  }
+  bool shares(const pci_address& at) const { return std::popcount(buses_[at.bus].slots[at.slot].functions) > 1; }
 
 private:
   struct slot_state {
@@ -206,8 +206,8 @@ private:
       add(*model_named("pcie-root-port"));
       return {};
     }
-    return fail(errc::internal,
-                fmt::format("Cannot automatically add a new PCI bus for a {} (connect flags {:02x})", words_of(needs), needs));
+    return fail(errc::internal, fmt::format("Cannot automatically add a new PCI bus for a {} (connect flags {:02x})",
+                                            words_of(needs), needs));
   }
 
   std::vector<bus_state> buses_;
@@ -221,7 +221,9 @@ struct card_fits {
   fit pci = hotplug | pci_device;
   fit pcie = hotplug | pcie_device;
 
-  fit virtio(std::string_view model) const { return model.ends_with("-transitional") && !model.ends_with("non-transitional") ? pci : pcie; }
+  fit virtio(std::string_view model) const {
+    return model.ends_with("-transitional") && !model.ends_with("non-transitional") ? pci : pcie;
+  }
 };
 
 card_fits fits_on(const domain& guest) {
@@ -333,7 +335,8 @@ result<void> each_card(domain& guest, F&& f) {
     if (went && each.type != controller_type::pci && each.type != controller_type::ide)
       if (const auto needs = fit_of(each, fits); needs != 0)
         went = f(each, needs);
-  all(d.disks), all(d.hostdevs), all(d.balloons), all(d.rngs), all(d.watchdogs), all(d.videos), all(d.shmems), all(d.inputs);
+  all(d.disks), all(d.hostdevs), all(d.balloons), all(d.rngs), all(d.watchdogs), all(d.videos), all(d.shmems),
+    all(d.inputs);
   all(d.serials), all(d.memories), all(d.vsocks), all(d.cryptos), all(d.iommus);
   return went;
 }
@@ -366,8 +369,8 @@ struct assignment {
     if (wants(each))
       put(each, at);
     else if (!each.address.is(address_type::pci) || !each.address.pci.same_place(at))
-      return fail(errc::internal, fmt::format("{} must have PCI address {:x}:{:x}:{:x}.{:x}", what, at.domain, at.bus, at.slot,
-                                              at.function));
+      return fail(errc::internal, fmt::format("{} must have PCI address {:x}:{:x}:{:x}.{:x}", what, at.domain, at.bus,
+                                              at.slot, at.function));
     return {};
   }
 
@@ -396,8 +399,8 @@ struct assignment {
         if (is_piix3(each) || is_q35_sata(each))
           return {};
       if constexpr (std::is_same_v<std::remove_cvref_t<decltype(each)>, controller>)
-        if (each.model == "piix3-uhci" && each.index == 0 && is_set(each) && each.address.pci.same_place({0, 0, 1, 2, {}}) &&
-            has_pcie_root(guest))
+        if (each.model == "piix3-uhci" && each.index == 0 && is_set(each) &&
+            each.address.pci.same_place({0, 0, 1, 2, {}}) && has_pcie_root(guest))
           return fail(errc::internal, "Bus 0 must be PCI for integrated PIIX3 USB or IDE controllers");
       return named(each, needs);
     });
@@ -432,8 +435,9 @@ struct assignment {
         return went;
     }
     if (!map.slot_is_free(1))
-      return fail(errc::bad_xml, "PCI address 0000:00:01.0 is in use, QEMU needs it for its ISA bridge: give the device there "
-                                 "another slot, or none");
+      return fail(errc::bad_xml,
+                  "PCI address 0000:00:01.0 is in use, QEMU needs it for its ISA bridge: give the device there "
+                  "another slot, or none");
     for (unsigned function = 0; function < 8; ++function)
       if (auto went = reserve(1, function); !went)
         return went;
@@ -457,7 +461,8 @@ struct assignment {
             put(each, {0, 0, slot, 0, on_off::on});
             break;
           }
-      if (each.type == controller_type::pci && each.model == "dmi-to-pci-bridge" && wants(each) && map.slot_is_free(0x1e)) {
+      if (each.type == controller_type::pci && each.model == "dmi-to-pci-bridge" && wants(each) &&
+          map.slot_is_free(0x1e)) {
         if (auto went = reserve(0x1e, 0); !went)
           return went;
         put(each, {0, 0, 0x1e, 0, {}});
@@ -480,7 +485,8 @@ struct assignment {
   /// Where a part of the USB 2 controller of that index is already.
   std::optional<pci_address> usb2_slot(int index) const {
     for (const auto& each : guest.devices.controllers)
-      if (each.type == controller_type::usb && each.index == index && is_usb_companion_family(each.model) && is_set(each))
+      if (each.type == controller_type::usb && each.index == index && is_usb_companion_family(each.model) &&
+          is_set(each))
         return each.address.pci;
     return std::nullopt;
   }
@@ -547,7 +553,8 @@ result<pci_map> map_of(const domain& guest, bool may_grow) {
     return fail(errc::bad_xml, fmt::format("PCI controller index {} too high: 255 is the highest", last));
   for (int index = 0; index <= last; ++index) {
     const auto* there = find_controller(guest, controller_type::pci, index);
-    const auto* model = there != nullptr ? model_named(there->model) : model_named(has_pcie_root(guest) ? "pcie-root-port" : "pci-bridge");
+    const auto* model = there != nullptr ? model_named(there->model)
+                                         : model_named(has_pcie_root(guest) ? "pcie-root-port" : "pci-bridge");
     if (model == nullptr)
       return fail(errc::bad_xml, fmt::format("PCI controller {} has no known model: '{}'", index, there->model));
     map.add(*model);

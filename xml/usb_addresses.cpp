@@ -1,5 +1,5 @@
-#include "xml/passes.hpp"
 #include "xml/domain_values.hpp"
+#include "xml/passes.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -125,7 +125,8 @@ public:
     const auto& at = each.address;
     const auto path = parse_port(at.port);
     if (!path)
-      return fail(errc::bad_xml, fmt::format("Cannot parse USB port '{}': 1 to {} numbers joined by dots", at.port, deepest_hub));
+      return fail(errc::bad_xml,
+                  fmt::format("Cannot parse USB port '{}': 1 to {} numbers joined by dots", at.port, deepest_hub));
     const auto bus = buses_.find(at.bus);
     if (bus == buses_.end())
       return fail(errc::bad_xml, fmt::format("Missing USB bus {}", at.bus));

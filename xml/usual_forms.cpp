@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-// What can be written in several ways is brought into the one in which libvirt writes it, and what says nothing is left out.
+// What can be written in several ways is brought into the one in which libvirt writes it, and what says nothing is left
+// out.
 
 namespace troupe {
 namespace {
@@ -47,7 +48,8 @@ unsigned number_of(const xml_element& element, std::string_view name) {
 
 /// Which CPUs run what: sets in one form, a row for each vCPU or thread, none for a vCPU that is not there.
 void settle_tuning(std::vector<xml_element>& rows, unsigned vcpus) {
-  constexpr std::pair<std::string_view, std::string_view> schedulers[] = {{"vcpusched", "vcpus"}, {"iothreadsched", "iothreads"}};
+  constexpr std::pair<std::string_view, std::string_view> schedulers[] = {{"vcpusched", "vcpus"},
+                                                                          {"iothreadsched", "iothreads"}};
   for (auto& row : rows) {
     for (auto& each : row.attributes)
       if (each.name == "cpuset" || each.name == "nodeset")
@@ -57,7 +59,8 @@ void settle_tuning(std::vector<xml_element>& rows, unsigned vcpus) {
     for (auto& child : row.children) {
       if (child.name == "vcpupin" && number_of(child, "vcpu") >= vcpus)
         continue;
-      const auto scheduler = std::ranges::find(schedulers, std::string_view{child.name}, &std::pair<std::string_view, std::string_view>::first);
+      const auto scheduler = std::ranges::find(schedulers, std::string_view{child.name},
+                                               &std::pair<std::string_view, std::string_view>::first);
       const auto* all = scheduler == std::end(schedulers) ? nullptr : child.attribute(scheduler->second);
       if (all == nullptr) {
         split.push_back(std::move(child));
@@ -77,7 +80,8 @@ void settle_tuning(std::vector<xml_element>& rows, unsigned vcpus) {
       const auto is_one = [wanted = name](const xml_element& each) { return each.name == wanted; };
       const auto first = std::ranges::find_if(row.children, is_one);
       const auto last = std::find_if_not(first, row.children.end(), is_one);
-      std::stable_sort(first, last, [of = number](const auto& a, const auto& b) { return number_of(a, of) < number_of(b, of); });
+      std::stable_sort(first, last,
+                       [of = number](const auto& a, const auto& b) { return number_of(a, of) < number_of(b, of); });
     }
   }
 }
@@ -131,7 +135,8 @@ void settle(disk& each) {
     each.source.type = storage_type::file;
   if (each.driver) {
     auto& driver = *each.driver;
-    drop_default(driver.cache), drop_default(driver.error_policy), drop_default(driver.rerror_policy), drop_default(driver.io);
+    drop_default(driver.cache), drop_default(driver.error_policy), drop_default(driver.rerror_policy),
+      drop_default(driver.io);
     drop_default(driver.discard), drop_default(driver.detect_zeroes);
   }
   if (each.tray == tray_state::closed)
@@ -181,7 +186,9 @@ void settle(feature_set& features) {
 
 /// Errors: bad_xml, when the guest's UUID in there is another one.
 result<void> settle(domain& guest, sysinfo& info) {
-  const auto is_empty = [](const sysinfo_entry& entry) { return entry.value.empty() && entry.file.empty() && entry.rest.empty(); };
+  const auto is_empty = [](const sysinfo_entry& entry) {
+    return entry.value.empty() && entry.file.empty() && entry.rest.empty();
+  };
   const auto drop_empty = [&](std::optional<sysinfo_block>& block) {
     if (!block)
       return;
@@ -205,12 +212,14 @@ result<void> settle(domain& guest, sysinfo& info) {
     if (guest.uuid.empty())
       guest.uuid = *uuid;
     if (guest.uuid != *uuid)
-      return fail(errc::bad_xml, fmt::format("UUID mismatch between <uuid> and <sysinfo>: '{}' and '{}'", guest.uuid, *uuid));
+      return fail(errc::bad_xml,
+                  fmt::format("UUID mismatch between <uuid> and <sysinfo>: '{}' and '{}'", guest.uuid, *uuid));
     entry.value = *uuid;
   }
   // libvirt's own order.
   constexpr std::string_view order[] = {"manufacturer", "product", "version", "serial", "uuid", "sku", "family"};
-  std::ranges::stable_sort(entries, {}, [&](const auto& entry) { return std::ranges::find(order, entry.name) - order; });
+  std::ranges::stable_sort(entries, {},
+                           [&](const auto& entry) { return std::ranges::find(order, entry.name) - order; });
   return {};
 }
 
@@ -222,7 +231,8 @@ result<void> settle_forms(definition_work& work) {
   if (!guest.uuid.empty()) {
     const auto uuid = usual_uuid(guest.uuid);
     if (!uuid)
-      return fail(errc::internal, fmt::format("malformed uuid element: '{}' has not 32 hexadecimal digits", guest.uuid));
+      return fail(errc::internal,
+                  fmt::format("malformed uuid element: '{}' has not 32 hexadecimal digits", guest.uuid));
     guest.uuid = *uuid;
   }
   for (auto& info : guest.sysinfos)

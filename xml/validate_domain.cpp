@@ -17,10 +17,11 @@ result<void> refuse(std::string detail) {
 }
 
 bool known_arch(std::string_view arch) {
-  constexpr std::string_view all[] = {"x86_64", "i686",  "aarch64", "armv7l",  "armv6l", "ppc64", "ppc64le", "ppc",     "s390x",
-                                      "s390",   "riscv32", "riscv64", "sparc", "sparc64", "mips",  "mipsel", "mips64", "mips64el",
-                                      "alpha",  "m68k",  "sh4",     "sh4eb",   "xtensa", "xtensaeb", "microblaze", "microblazeel",
-                                      "hppa",   "or1k",  "cris",    "lm32",    "unicore32", "itanium", "armv7b", "ppcemb", "parisc"};
+  constexpr std::string_view all[] = {
+    "x86_64", "i686",    "aarch64", "armv7l",    "armv6l",  "ppc64",    "ppc64le",    "ppc",          "s390x",
+    "s390",   "riscv32", "riscv64", "sparc",     "sparc64", "mips",     "mipsel",     "mips64",       "mips64el",
+    "alpha",  "m68k",    "sh4",     "sh4eb",     "xtensa",  "xtensaeb", "microblaze", "microblazeel", "hppa",
+    "or1k",   "cris",    "lm32",    "unicore32", "itanium", "armv7b",   "ppcemb",     "parisc"};
   return std::ranges::find(all, arch) != std::end(all);
 }
 
@@ -71,7 +72,7 @@ result<void> check_machine(const domain& guest, const emulator_facts& facts) {
     return refuse("cachetune is only supported for KVM domains");
   if (const auto* sev = element_of(guest.launch_security, "launchSecurity"); sev != nullptr) {
     const auto* type = sev->attribute("type");
-    const std::string_view which = type == nullptr ? "" : *type;
+    const auto which = type == nullptr ? std::string{} : *type;
     if (which == "sev" && (!has_device(facts, "sev-guest") || guest.type != virt_type::kvm))
       return refuse("SEV launch security is not supported with this QEMU binary");
   }
@@ -109,8 +110,9 @@ result<void> check_processors(const domain& guest) {
   unsigned number = 0;
   for (const auto& cell : cpu.cells)
     if (*cell.id != number++)
-      return fail(errc::bad_xml, "Exactly one 'cell' element per guest NUMA cell allowed, non-contiguous ranges or ranges not "
-                                 "starting from 0 are not allowed");
+      return fail(errc::bad_xml,
+                  "Exactly one 'cell' element per guest NUMA cell allowed, non-contiguous ranges or ranges not "
+                  "starting from 0 are not allowed");
   return {};
 }
 
@@ -188,11 +190,13 @@ result<void> check_memory(const domain& guest) {
     return refuse("At least one numa node has to be configured when enabling memory hotplug");
   if (!cells && element_of(guest.numatune, "memnode") != nullptr)
     return fail(errc::bad_xml, "Element 'memnode' is invalid without any guest NUMA cells");
-  const auto hotpluggable = std::ranges::count_if(modules, [](const auto& each) { return each.model != "virtio-pmem"; });
+  const auto hotpluggable =
+    std::ranges::count_if(modules, [](const auto& each) { return each.model != "virtio-pmem"; });
   if (hotpluggable > 0 && !guest.max_memory_kib)
     return refuse("cannot use/hotplug a memory device when domain 'maxMemory' is not defined");
   if (guest.max_memory_kib && modules.size() > guest.memory_slots.value_or(0))
-    return refuse(fmt::format("memory device count '{}' exceeds slots count '{}'", modules.size(), guest.memory_slots.value_or(0)));
+    return refuse(
+      fmt::format("memory device count '{}' exceeds slots count '{}'", modules.size(), guest.memory_slots.value_or(0)));
   for (const auto& each : modules)
     if (each.model == "nvdimm" && !each.uuid.empty())
       return refuse("UUID is not supported for NVDIMM device");
@@ -209,13 +213,14 @@ result<void> check_features(const domain& guest) {
       return fail(errc::bad_xml, "dirty ring must be power of 2 and ranges [1024, 65536]");
   }
   if (features.hyperv && !features.hyperv->rest.children.empty())
-    return refuse(fmt::format("unsupported HyperV Enlightenment feature: {}", features.hyperv->rest.children.front().name));
+    return refuse(
+      fmt::format("unsupported HyperV Enlightenment feature: {}", features.hyperv->rest.children.front().name));
   const std::pair<on_off, std::string_view> foreign[] = {
     {features.htm, "htm"}, {features.nested_hv, "nested-hv"}, {features.ccf_assist, "ccf-assist"}};
   for (const auto& [state, name] : foreign)
     if (state != on_off::unset && is_x86(guest))
-      return refuse(fmt::format("The '{}' feature is not supported for architecture '{}' or machine type '{}'", name, guest.os.arch,
-                                guest.os.machine));
+      return refuse(fmt::format("The '{}' feature is not supported for architecture '{}' or machine type '{}'", name,
+                                guest.os.arch, guest.os.machine));
   if (features.smm_state == on_off::on && !is_q35(guest))
     return refuse(fmt::format("smm is only supported with q35 machine types, not '{}'", guest.os.machine));
   return {};
@@ -240,7 +245,8 @@ result<void> check_labels(const domain& guest) {
     if (!label.model.empty() && !models.insert(label.model).second)
       return refuse(fmt::format("seclabel for model {} is already provided", label.model));
   }
-  if (guest.seclabels.size() > 1 && std::ranges::any_of(guest.seclabels, [](const auto& each) { return each.model.empty(); }))
+  if (guest.seclabels.size() > 1 &&
+      std::ranges::any_of(guest.seclabels, [](const auto& each) { return each.model.empty(); }))
     return fail(errc::bad_xml, "missing security model when using multiple labels");
   for (const auto& each : guest.devices.disks) {
     std::set<std::string> of_disk;
@@ -263,26 +269,28 @@ std::string source_words(const disk& each) {
 bool shares_memory(const domain& guest) {
   if (guest.backing && (guest.backing->access == "shared" || guest.backing->source == "memfd"))
     return guest.backing->access == "shared";
-  return guest.cpu && std::ranges::any_of(guest.cpu->cells, [](const auto& cell) { return cell.mem_access == "shared"; });
+  return guest.cpu &&
+         std::ranges::any_of(guest.cpu->cells, [](const auto& cell) { return cell.mem_access == "shared"; });
 }
 
 result<void> check_disk(const domain& guest, const disk& each) {
   if (each.target.empty())
-    return fail(errc::bad_xml, fmt::format("a disk of guest '{}' (line {}) has no <target dev='...'/>", guest.name, each.line));
+    return fail(errc::bad_xml,
+                fmt::format("a disk of guest '{}' (line {}) has no <target dev='...'/>", guest.name, each.line));
   if (each.driver && !each.driver->name.empty() && each.driver->name != "qemu")
     return refuse(fmt::format("unsupported driver name '{}' for disk '{}'", each.driver->name, each.target));
   if (each.source.type == storage_type::vhostuser && !shares_memory(guest))
     return refuse("'vhostuser' requires shared memory");
-  if (each.device_type == disk_device::lun && each.source.type != storage_type::block && each.source.type != storage_type::network &&
-      each.source.type != storage_type::volume)
+  if (each.device_type == disk_device::lun && each.source.type != storage_type::block &&
+      each.source.type != storage_type::network && each.source.type != storage_type::volume)
     return refuse("disk device='lun' is only valid for block type disk source");
   if (each.bus == disk_bus::virtio && each.address.is(address_type::unassigned))
     return refuse("virtio disk cannot have an address of type 'unassigned'");
-  const bool drive_bus = each.bus == disk_bus::ide || each.bus == disk_bus::scsi || each.bus == disk_bus::sata ||
-                         each.bus == disk_bus::fdc;
+  const bool drive_bus =
+    each.bus == disk_bus::ide || each.bus == disk_bus::scsi || each.bus == disk_bus::sata || each.bus == disk_bus::fdc;
   if (drive_bus && !each.address.is(address_type::drive) && !each.address.is(address_type::unset))
-    return refuse(fmt::format("Invalid address type '{}' for the disk '{}' with the bus type '{}'", word_of(each.address.type),
-                              each.target, word_of(each.bus)));
+    return refuse(fmt::format("Invalid address type '{}' for the disk '{}' with the bus type '{}'",
+                              word_of(each.address.type), each.target, word_of(each.bus)));
   if (each.bus == disk_bus::usb && !each.address.is(address_type::usb) && !each.address.is(address_type::unset))
     return fail(errc::internal, "unexpected address type for usb disk");
   const auto kind = each.device_type;
@@ -290,7 +298,8 @@ result<void> check_disk(const domain& guest, const disk& each) {
       kind != disk_device::cdrom && kind != disk_device::floppy)
     return fail(errc::bad_xml, fmt::format("missing source information for device {}", each.target));
   const auto& image = each.driver->type;
-  if ((image == image_format::qcow || image == image_format::qcow2) && (!each.encryption.empty() || !each.source.encryption.empty()))
+  if ((image == image_format::qcow || image == image_format::qcow2) &&
+      (!each.encryption.empty() || !each.source.encryption.empty()))
     if (const auto* format = each.encryption.empty() ? each.source.encryption.front().attribute("format")
                                                      : each.encryption.front().attribute("format");
         format == nullptr || *format == "qcow" || *format == "default")
@@ -319,9 +328,10 @@ result<void> check_disks(const domain& guest) {
       continue;
     const auto [there, added] = places.emplace(std::tuple{each.bus, at.controller, at.bus, at.target, at.unit}, &each);
     if (!added)
-      return refuse(fmt::format("Found duplicate drive address for disk with target name '{}' controller='{}' bus='{}' target='{}' "
-                                "unit='{}'",
-                                there->second->target, at.controller, at.bus, at.target, at.unit));
+      return refuse(
+        fmt::format("Found duplicate drive address for disk with target name '{}' controller='{}' bus='{}' target='{}' "
+                    "unit='{}'",
+                    there->second->target, at.controller, at.bus, at.target, at.unit));
     if (each.bus != disk_bus::scsi)
       continue;
     const auto* on = find_controller(guest, controller_type::scsi, static_cast<int>(at.controller));
@@ -333,20 +343,30 @@ result<void> check_disks(const domain& guest) {
     const auto& at = each.address;
     if (each.type != "scsi" || !at.is(address_type::drive))
       continue;
-    const auto place = fmt::format("controller='{}' bus='{}' target='{}' unit='{}'", at.controller, at.bus, at.target, at.unit);
+    const auto place =
+      fmt::format("controller='{}' bus='{}' target='{}' unit='{}'", at.controller, at.bus, at.target, at.unit);
     if (!hosts.emplace(at.controller, at.bus, at.target, at.unit).second)
       return refuse(fmt::format("SCSI host address {} in use by another SCSI host device", place));
-    if (const auto there = places.find(std::tuple{disk_bus::scsi, at.controller, at.bus, at.target, at.unit}); there != places.end())
-      return refuse(fmt::format("using disk target name '{}' conflicts with SCSI host device address {}", there->second->target,
-                                place));
+    if (const auto there = places.find(std::tuple{disk_bus::scsi, at.controller, at.bus, at.target, at.unit});
+        there != places.end())
+      return refuse(fmt::format("using disk target name '{}' conflicts with SCSI host device address {}",
+                                there->second->target, place));
   }
   return {};
 }
 
 bool is_scsi_model(std::string_view model) {
-  constexpr std::string_view all[] = {"lsilogic",      "virtio-scsi", "lsisas1068",          "vmpvscsi",
-                                      "lsisas1078",    "am53c974",    "dc390",               "virtio-transitional",
-                                      "virtio-non-transitional",      "ncr53c90",    "ibmvscsi"};
+  constexpr std::string_view all[] = {"lsilogic",
+                                      "virtio-scsi",
+                                      "lsisas1068",
+                                      "vmpvscsi",
+                                      "lsisas1078",
+                                      "am53c974",
+                                      "dc390",
+                                      "virtio-transitional",
+                                      "virtio-non-transitional",
+                                      "ncr53c90",
+                                      "ibmvscsi"};
   return std::ranges::find(all, model) != std::end(all);
 }
 
@@ -361,9 +381,10 @@ result<void> check_pci_controller(const domain& guest, const controller& each) {
   if (each.numa_node && (each.model == "pci-expander-bus" || each.model == "pcie-expander-bus")) {
     const auto cells = guest.cpu ? guest.cpu->cells.size() : 0;
     if (*each.numa_node < 0 || static_cast<std::size_t>(*each.numa_node) >= cells)
-      return fail(errc::bad_xml, fmt::format("{} with index {} is configured for a NUMA node ({}) not present in the domain's "
-                                             "<cpu><numa> array ({})",
-                                             each.model, *each.index, *each.numa_node, cells));
+      return fail(errc::bad_xml,
+                  fmt::format("{} with index {} is configured for a NUMA node ({}) not present in the domain's "
+                              "<cpu><numa> array ({})",
+                              each.model, *each.index, *each.numa_node, cells));
   }
   return {};
 }
@@ -373,12 +394,14 @@ result<void> check_controllers(const domain& guest) {
   bool usb_none = false;
   for (const auto& each : guest.devices.controllers) {
     if (*each.index < 0)
-      return fail(errc::bad_xml, fmt::format("Invalid value for attribute 'index' in element 'controller': '{}'. Expected "
-                                             "non-negative value",
-                                             *each.index));
+      return fail(errc::bad_xml,
+                  fmt::format("Invalid value for attribute 'index' in element 'controller': '{}'. Expected "
+                              "non-negative value",
+                              *each.index));
     const bool usb2 = each.type == controller_type::usb && is_usb_companion_family(each.model);
     if (!usb2 && !seen.emplace(each.type, *each.index).second)
-      return fail(errc::bad_xml, fmt::format("Multiple '{}' controllers with index '{}'", word_of(each.type), *each.index));
+      return fail(errc::bad_xml,
+                  fmt::format("Multiple '{}' controllers with index '{}'", word_of(each.type), *each.index));
     if (each.type == controller_type::usb && each.model == "none")
       usb_none = true;
     if (each.type == controller_type::usb && each.ports && *each.ports > 15)
@@ -425,7 +448,8 @@ result<void> check_controllers(const domain& guest) {
 }
 
 bool has_spice(const domain& guest) {
-  return std::ranges::any_of(guest.devices.graphics, [](const auto& each) { return each.type == graphics_type::spice; });
+  return std::ranges::any_of(guest.devices.graphics,
+                             [](const auto& each) { return each.type == graphics_type::spice; });
 }
 
 result<void> check_source(const domain& guest, const chardev_source& source) {
@@ -462,13 +486,16 @@ result<void> check_chardevs(const domain& guest) {
     for (const auto& each : *ports) {
       if (auto went = check_source(guest, each.source); !went)
         return went;
-      if (each.kind == chardev_kind::serial && (each.target_type.starts_with("spapr") || each.target_type.starts_with("sclp")))
-        return refuse(fmt::format("Serial device with target type '{}' and target model '{}' not compatible with guest architecture "
-                                  "or machine type",
-                                  each.target_type, each.target_model));
+      if (each.kind == chardev_kind::serial &&
+          (each.target_type.starts_with("spapr") || each.target_type.starts_with("sclp")))
+        return refuse(fmt::format(
+          "Serial device with target type '{}' and target model '{}' not compatible with guest architecture "
+          "or machine type",
+          each.target_type, each.target_model));
       if (each.kind == chardev_kind::console && each.target_type.starts_with("sclp"))
         return refuse("sclpconsole is not supported in this QEMU binary");
-      if (each.kind != chardev_kind::channel && each.target_port && !numbers.emplace(each.target_type, *each.target_port).second)
+      if (each.kind != chardev_kind::channel && each.target_port &&
+          !numbers.emplace(each.target_type, *each.target_port).second)
         return fail(errc::internal, fmt::format("target port '{}' already allocated", *each.target_port));
     }
   }
@@ -532,10 +559,12 @@ result<void> check_interfaces(const domain& guest) {
       const auto* type = port.attribute("type");
       return type != nullptr && *type == "openvswitch";
     });
-    if (openvswitch && std::ranges::any_of(each.port, [](const auto& port) { return port.attribute("isolated") != nullptr; }))
-      return refuse(fmt::format("interface {} - <port isolated='yes'/> is not supported for network interfaces with virtualport "
-                                "type='openvswitch'",
-                                each.mac));
+    if (openvswitch &&
+        std::ranges::any_of(each.port, [](const auto& port) { return port.attribute("isolated") != nullptr; }))
+      return refuse(
+        fmt::format("interface {} - <port isolated='yes'/> is not supported for network interfaces with virtualport "
+                    "type='openvswitch'",
+                    each.mac));
   }
   return {};
 }
@@ -596,7 +625,8 @@ result<void> check_others(const domain& guest, const emulator_facts& facts) {
 result<void> check_zpci(const domain& guest) {
   bool wanted = false;
   each_device(guest, [&](const auto& each) {
-    wanted = wanted || std::ranges::any_of(each.address.rest.children, [](const auto& child) { return child.name == "zpci"; });
+    wanted =
+      wanted || std::ranges::any_of(each.address.rest.children, [](const auto& child) { return child.name == "zpci"; });
   });
   return wanted ? refuse("This QEMU binary doesn't support zPCI") : result<void>{};
 }
@@ -626,7 +656,8 @@ result<void> check_identity(definition_work& work) {
   if (guest.name.find('\n') != guest.name.npos)
     return fail(errc::bad_xml, fmt::format("name {} cannot contain '\\n'", guest.name));
   if (guest.name == "." || guest.name == ".." || guest.name.size() > 240)
-    return fail(errc::bad_xml, fmt::format("name {} cannot be a file's: no more than 240 bytes, not '.' or '..'", guest.name));
+    return fail(errc::bad_xml,
+                fmt::format("name {} cannot be a file's: no more than 240 bytes, not '.' or '..'", guest.name));
   if (guest.title.find('\n') != guest.title.npos)
     return fail(errc::bad_xml, "Domain title can't contain newlines");
   if (guest.os.type.empty())
@@ -644,10 +675,21 @@ result<void> check_identity(definition_work& work) {
 result<void> check_definition(definition_work& work) {
   const auto& guest = work.guest;
   const result<void> checks[] = {
-    check_labels(guest),   check_machine(guest, work.facts), check_processors(guest), check_tuning(guest),
-    check_memory(guest),   check_features(guest),            check_clock(guest),      check_controllers(guest), check_disks(guest),
-    check_chardevs(guest),                check_graphics(guest),   check_interfaces(guest),   check_others(guest, work.facts),
-    check_boot_order(guest), check_zpci(guest),
+    check_labels(guest),
+    check_machine(guest, work.facts),
+    check_processors(guest),
+    check_tuning(guest),
+    check_memory(guest),
+    check_features(guest),
+    check_clock(guest),
+    check_controllers(guest),
+    check_disks(guest),
+    check_chardevs(guest),
+    check_graphics(guest),
+    check_interfaces(guest),
+    check_others(guest, work.facts),
+    check_boot_order(guest),
+    check_zpci(guest),
   };
   for (const auto& each : checks)
     if (!each)
@@ -665,8 +707,8 @@ result<void> check_addresses(definition_work& work) {
                                                               {disk_bus::sata, controller_type::sata}};
     for (const auto& [bus, type] : buses)
       if (each.bus == bus && find_controller(guest, type, static_cast<int>(each.address.controller)) == nullptr)
-        return refuse(fmt::format("disk '{}' is on {} controller {}, which guest '{}' does not have", each.target, word_of(type),
-                                  each.address.controller, guest.name));
+        return refuse(fmt::format("disk '{}' is on {} controller {}, which guest '{}' does not have", each.target,
+                                  word_of(type), each.address.controller, guest.name));
   }
   return {};
 }

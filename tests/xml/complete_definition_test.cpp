@@ -85,8 +85,10 @@ std::vector<std::string> places(domain& guest) {
       note(each, "");
   };
   // Not the consoles: the first one shows the serial port, with its address.
-  rest(d.interfaces), rest(d.sounds), rest(d.filesystems), rest(d.controllers), rest(d.serials), rest(d.channels), rest(d.inputs);
-  rest(d.videos), rest(d.balloons), rest(d.watchdogs), rest(d.rngs), rest(d.hubs), rest(d.shmems), rest(d.redirdevs), rest(d.vsocks);
+  rest(d.interfaces), rest(d.sounds), rest(d.filesystems), rest(d.controllers), rest(d.serials), rest(d.channels),
+    rest(d.inputs);
+  rest(d.videos), rest(d.balloons), rest(d.watchdogs), rest(d.rngs), rest(d.hubs), rest(d.shmems), rest(d.redirdevs),
+    rest(d.vsocks);
   return all;
 }
 
@@ -166,12 +168,14 @@ TEST_CASE("complete: a second time changes nothing, nor does writing and reading
 
 TEST_CASE("complete: an emulator is chosen by architecture, a named one stays", "[xml]") {
   const auto chosen = [](std::string_view os, std::string_view devices) {
-    auto guest = read_domain("<domain type='kvm'><name>g</name>" + std::string{os} + std::string{devices} + "</domain>");
+    auto guest =
+      read_domain("<domain type='kvm'><name>g</name>" + std::string{os} + std::string{devices} + "</domain>");
     REQUIRE(guest);
     choose_emulator(*guest, "x86_64");
     return std::pair{guest->os.arch, guest->devices.emulator};
   };
-  CHECK(chosen("<os><type>hvm</type></os>", "") == std::pair<std::string, std::string>{"x86_64", "/usr/bin/qemu-system-x86_64"});
+  CHECK(chosen("<os><type>hvm</type></os>", "") ==
+        std::pair<std::string, std::string>{"x86_64", "/usr/bin/qemu-system-x86_64"});
   CHECK(chosen("<os><type arch='i686'>hvm</type></os>", "").second == "/usr/bin/qemu-system-i386");
   CHECK(chosen("<os><type arch='aarch64'>hvm</type></os>", "").second == "/usr/bin/qemu-system-aarch64");
   CHECK(chosen("<os><type>hvm</type></os>", "<devices><emulator>/opt/q</emulator></devices>").second == "/opt/q");
@@ -181,13 +185,14 @@ TEST_CASE("complete: a machine's short name becomes the full one of this QEMU", 
   CHECK(completed(guest_xml("", "", "pc")).os.machine == "pc-i440fx-7.2");
   CHECK(completed(guest_xml("", "", "q35")).os.machine == "pc-q35-7.2");
   CHECK(completed(guest_xml("", "", "pc-q35-2.7")).os.machine == "pc-q35-2.7");
-  CHECK(completed("<domain type='qemu'><name>g</name><memory>65536</memory><os><type>hvm</type></os></domain>").os.machine ==
-        "pc-i440fx-7.2");
+  CHECK(completed("<domain type='qemu'><name>g</name><memory>65536</memory><os><type>hvm</type></os></domain>")
+          .os.machine == "pc-i440fx-7.2");
 }
 
 TEST_CASE("complete: a UUID is drawn for who has none, and stays for who has one", "[xml]") {
   CHECK(completed(guest_xml("")).uuid == drawn_uuid);
-  CHECK(completed(guest_xml("", "<uuid>C7A5FDBD-cdaf-9455-926a-d65c16db1809</uuid>")).uuid == "c7a5fdbd-cdaf-9455-926a-d65c16db1809");
+  CHECK(completed(guest_xml("", "<uuid>C7A5FDBD-cdaf-9455-926a-d65c16db1809</uuid>")).uuid ==
+        "c7a5fdbd-cdaf-9455-926a-d65c16db1809");
 }
 
 TEST_CASE("complete: KVM that does not work is refused with the reason and the way out", "[xml]") {

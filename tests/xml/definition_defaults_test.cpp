@@ -31,7 +31,8 @@ TEST_CASE("defaults: a host's CPU passes through whole, and may migrate", "[xml]
 
 TEST_CASE("defaults: every pc has a mouse, a keyboard, a balloon and a USB controller, once", "[xml]") {
   for (const auto* machine : {"pc", "q35"}) {
-    const auto guest = completed(guest_xml("<input type='keyboard' bus='ps2'/><memballoon model='none'/>", "", machine));
+    const auto guest =
+      completed(guest_xml("<input type='keyboard' bus='ps2'/><memballoon model='none'/>", "", machine));
     CHECK(guest.devices.inputs.size() == 2);
     CHECK(guest.devices.balloons.size() == 1);
     CHECK(guest.devices.balloons[0].model == "none");
@@ -64,8 +65,9 @@ TEST_CASE("defaults: the first serial port is the console, and a lone console is
 }
 
 TEST_CASE("defaults: a network card gets a model and an address of its own", "[xml]") {
-  const auto guest = completed(guest_xml("<interface type='network'><source network='default'/></interface>"
-                                         "<interface type='user'><mac address='52:54:00:AB:cd:ef'/><model type='virtio'/></interface>"));
+  const auto guest =
+    completed(guest_xml("<interface type='network'><source network='default'/></interface>"
+                        "<interface type='user'><mac address='52:54:00:AB:cd:ef'/><model type='virtio'/></interface>"));
   CHECK(guest.devices.interfaces[0].model == "rtl8139");
   CHECK(guest.devices.interfaces[0].mac == "52:54:00:00:00:00");
   CHECK(guest.devices.interfaces[1].model == "virtio");
@@ -73,10 +75,10 @@ TEST_CASE("defaults: a network card gets a model and an address of its own", "[x
 }
 
 TEST_CASE("defaults: what only a running guest has is dropped", "[xml]") {
-  const auto guest = completed(guest_xml(
-    "<interface type='bridge'><source bridge='b0'/><target dev='vnet7'/><alias name='net0'/></interface>"
-    "<interface type='bridge'><source bridge='b0'/><target dev='mine'/><alias name='ua-mine'/></interface>"
-    "<serial type='pty'><source path='/dev/pts/4'/></serial>"));
+  const auto guest = completed(
+    guest_xml("<interface type='bridge'><source bridge='b0'/><target dev='vnet7'/><alias name='net0'/></interface>"
+              "<interface type='bridge'><source bridge='b0'/><target dev='mine'/><alias name='ua-mine'/></interface>"
+              "<serial type='pty'><source path='/dev/pts/4'/></serial>"));
   CHECK(guest.devices.interfaces[0].target_dev.empty());
   CHECK(guest.devices.interfaces[0].alias.empty());
   CHECK(guest.devices.interfaces[1].target_dev == "mine");
@@ -93,25 +95,31 @@ TEST_CASE("forms: the guest's UUID may stand in its BIOS, but no other one", "[x
   const auto info = [](std::string_view uuid) {
     return "<sysinfo type='smbios'><system><entry name='uuid'>" + std::string{uuid} + "</entry></system></sysinfo>";
   };
-  CHECK(completed(guest_xml("", info("c7a5fdbd-cdaf-9455-926a-d65c16db1809"))).uuid == "c7a5fdbd-cdaf-9455-926a-d65c16db1809");
-  CHECK(refusal(guest_xml("", "<uuid>c7a5fdbd-cdaf-9455-926a-d65c16db1800</uuid>" + info("c7a5fdbd-cdaf-9455-926a-d65c16db1809")))
+  CHECK(completed(guest_xml("", info("c7a5fdbd-cdaf-9455-926a-d65c16db1809"))).uuid ==
+        "c7a5fdbd-cdaf-9455-926a-d65c16db1809");
+  CHECK(refusal(guest_xml("", "<uuid>c7a5fdbd-cdaf-9455-926a-d65c16db1800</uuid>" +
+                                info("c7a5fdbd-cdaf-9455-926a-d65c16db1809")))
           .find("UUID mismatch") != std::string::npos);
 }
 
 TEST_CASE("validate: a definition that cannot be a guest is refused and says why", "[xml]") {
   const auto named = [](std::string_view name) {
-    return "<domain type='qemu'><name>" + std::string{name} + "</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+    return "<domain type='qemu'><name>" + std::string{name} +
+           "</name><memory>1024</memory><os><type>hvm</type></os></domain>";
   };
   CHECK(refusal(named("a/b")) == "XML error: name a/b cannot contain '/'");
   CHECK(refusal(named("")).find("has no name") != std::string::npos);
   CHECK(refusal(named("..")).find("cannot be a file's") != std::string::npos);
-  CHECK(refusal("<domain type='qemu'><name>g</name><memory>1024</memory></domain>") == "XML error: an os <type> must be specified");
-  CHECK(refusal("<domain type='qemu'><name>g</name><os><type>hvm</type></os></domain>").find("Memory size must be specified") !=
-        std::string::npos);
-  CHECK(refusal(guest_xml("", "", "pc-1.2")) == "unsupported configuration: Emulator '/usr/bin/qemu-system-x86_64' does not support "
-                                                "machine type 'pc-1.2'");
+  CHECK(refusal("<domain type='qemu'><name>g</name><memory>1024</memory></domain>") ==
+        "XML error: an os <type> must be specified");
+  CHECK(refusal("<domain type='qemu'><name>g</name><os><type>hvm</type></os></domain>")
+          .find("Memory size must be specified") != std::string::npos);
+  CHECK(refusal(guest_xml("", "", "pc-1.2")) ==
+        "unsupported configuration: Emulator '/usr/bin/qemu-system-x86_64' does not support "
+        "machine type 'pc-1.2'");
   CHECK(refusal(guest_xml("<input type='tablet' bus='usb'/><controller type='usb' model='none'/>")) ==
         "unsupported configuration: Can't add USB input device. USB bus is disabled");
   CHECK(refusal(guest_xml("", "<vcpu>0</vcpu>")).find("has no vCPU") != std::string::npos);
-  CHECK(refusal(guest_xml("<interface type='user'><mac address='zz'/></interface>")) == "XML error: unable to parse mac address 'zz'");
+  CHECK(refusal(guest_xml("<interface type='user'><mac address='zz'/></interface>")) ==
+        "XML error: unable to parse mac address 'zz'");
 }

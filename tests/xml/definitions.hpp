@@ -17,9 +17,9 @@ inline std::array<std::uint8_t, 16> no_random() {
 /// A definition with that inside its `<devices>` and that beside them.
 inline std::string guest_xml(std::string_view devices, std::string_view beside = {}, std::string_view machine = "pc",
                              std::string_view type = "qemu") {
-  return "<domain type='" + std::string{type} + "'><name>g</name><memory unit='MiB'>64</memory><os><type arch='x86_64' machine='" +
-         std::string{machine} + "'>hvm</type></os>" + std::string{beside} + "<devices>" + std::string{devices} +
-         "</devices></domain>";
+  return "<domain type='" + std::string{type} +
+         "'><name>g</name><memory unit='MiB'>64</memory><os><type arch='x86_64' machine='" + std::string{machine} +
+         "'>hvm</type></os>" + std::string{beside} + "<devices>" + std::string{devices} + "</devices></domain>";
 }
 
 inline result<domain> try_complete(const std::string& xml) {

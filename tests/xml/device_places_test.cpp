@@ -58,7 +58,8 @@ TEST_CASE("pci: an address that is taken or cannot be is refused", "[xml]") {
   };
   const auto five = at("bus='0x00' slot='0x05' function='0x0'");
   CHECK(refusal(guest_xml(five + five)) == "XML error: Attempted double use of PCI Address 0000:00:05.0");
-  CHECK(refusal(guest_xml(at("bus='0x00' slot='0x01' function='0x3'"))).find("0000:00:01.0 is in use") != std::string::npos);
+  CHECK(refusal(guest_xml(at("bus='0x00' slot='0x01' function='0x3'"))).find("0000:00:01.0 is in use") !=
+        std::string::npos);
   CHECK(refusal(guest_xml(five + "<memballoon model='none'/>")).empty());
 }
 
@@ -112,12 +113,13 @@ TEST_CASE("drives: a disk's name is its place", "[xml]") {
 
 TEST_CASE("drives: the same name or place twice is refused", "[xml]") {
   const auto disk_at = [](std::string_view source, std::string_view target, std::string_view more = "") {
-    return "<disk type='file'><source file='" + std::string{source} + "'/><target dev='" + std::string{target} + "' bus='scsi'/>" +
-           std::string{more} + "</disk>";
+    return "<disk type='file'><source file='" + std::string{source} + "'/><target dev='" + std::string{target} +
+           "' bus='scsi'/>" + std::string{more} + "</disk>";
   };
   CHECK(refusal(guest_xml(disk_at("/a", "sda") + disk_at("/b", "sda"))) ==
         "XML error: target 'sda' duplicated for disk sources '/a' and '/b'");
   const auto zero = "<address type='drive' controller='0' bus='0' target='0' unit='0'/>";
-  CHECK(refusal(guest_xml(disk_at("/a", "sda", zero) + disk_at("/b", "sdb", zero))).find("Found duplicate drive address") !=
-        std::string::npos);
+  CHECK(
+    refusal(guest_xml(disk_at("/a", "sda", zero) + disk_at("/b", "sdb", zero))).find("Found duplicate drive address") !=
+    std::string::npos);
 }

@@ -26,7 +26,9 @@ TEST_CASE("aliases: devices are called as libvirt calls them, and keep what a us
   CHECK(d.channels[0].alias == "channel0");
   CHECK(d.balloons[0].alias == "balloon0");
   CHECK(d.rngs[0].alias == "rng0");
-  const auto named = [&](controller_type type) { return std::ranges::find(d.controllers, type, &controller::type)->alias; };
+  const auto named = [&](controller_type type) {
+    return std::ranges::find(d.controllers, type, &controller::type)->alias;
+  };
   CHECK(named(controller_type::pci) == "pci.0");
   CHECK(named(controller_type::usb) == "usb");
   CHECK(named(controller_type::ide) == "ide");
@@ -34,9 +36,10 @@ TEST_CASE("aliases: devices are called as libvirt calls them, and keep what a us
 }
 
 TEST_CASE("aliases: no two devices that QEMU tells apart share one", "[xml]") {
-  auto guest = completed(guest_xml("<interface type='user'><alias name='ua-x'/></interface><interface type='user'/>"
-                                   "<input type='tablet' bus='usb'/><sound model='ich6'/><sound model='ac97'/><graphics type='vnc'/>",
-                                   "", "q35"));
+  auto guest = completed(
+    guest_xml("<interface type='user'><alias name='ua-x'/></interface><interface type='user'/>"
+              "<input type='tablet' bus='usb'/><sound model='ich6'/><sound model='ac97'/><graphics type='vnc'/>",
+              "", "q35"));
   assign_aliases(guest);
   std::vector<std::string> all;
   for (const auto& each : guest.devices.interfaces)
@@ -68,7 +71,8 @@ TEST_CASE("displays: those with autoport get ports in order, and an address to l
   CHECK(fixed.devices.graphics[0].listens[0].address == "10.0.0.1");
 }
 
-TEST_CASE("networks: a mapped one is a bridge, 'user' and a session's default need none, others say what to set", "[xml]") {
+TEST_CASE("networks: a mapped one is a bridge, 'user' and a session's default need none, others say what to set",
+          "[xml]") {
   const auto guest = completed(guest_xml("<interface type='network'><source network='default'/></interface>"
                                          "<interface type='bridge'><source bridge='br7'/></interface>"));
   using names = std::vector<std::string>;
@@ -84,9 +88,10 @@ TEST_CASE("networks: a mapped one is a bridge, 'user' and a session's default ne
 }
 
 TEST_CASE("host ends: TAPs, agents' sockets and PTYs are noted where they belong", "[xml]") {
-  auto guest = completed(guest_xml("<interface type='user'/><interface type='bridge'><source bridge='b'/></interface>"
-                                   "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
-                                   "<serial type='pty'/>"));
+  auto guest =
+    completed(guest_xml("<interface type='user'/><interface type='bridge'><source bridge='b'/></interface>"
+                        "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+                        "<serial type='pty'/>"));
   assign_aliases(guest);
   run_settings settings;
   settings.run_dir = "/run/g";
@@ -116,7 +121,8 @@ TEST_CASE("console: one without an end on the host is told so", "[xml]") {
 
 TEST_CASE("resources: what QEMU opens is listed once, with what it does to it", "[xml]") {
   const auto guest = completed(guest_xml(
-    "<disk type='file'><source file='/img'/><backingStore type='file'><format type='qcow2'/><source file='/base'/></backingStore>"
+    "<disk type='file'><source file='/img'/><backingStore type='file'><format type='qcow2'/><source "
+    "file='/base'/></backingStore>"
     "<target dev='vda'/></disk>"
     "<disk type='file' device='cdrom'><source file='/iso'/><target dev='hdc'/></disk>"
     "<disk type='block'><source dev='/dev/vg/x'/><target dev='vdb'/><shareable/></disk>"
@@ -141,7 +147,8 @@ TEST_CASE("resources: what QEMU opens is listed once, with what it does to it", 
 TEST_CASE("labels: only a static DAC label is the guest's own", "[xml]") {
   CHECK(static_dac_label(completed(guest_xml(""))) == nullptr);
   const auto guest = completed(guest_xml(
-    "", "<seclabel type='dynamic' model='selinux'/><seclabel type='static' model='dac'><label>107:108</label></seclabel>"));
+    "",
+    "<seclabel type='dynamic' model='selinux'/><seclabel type='static' model='dac'><label>107:108</label></seclabel>"));
   REQUIRE(static_dac_label(guest) != nullptr);
   CHECK(static_dac_label(guest)->label == "107:108");
   CHECK_FALSE(static_dac_label(guest)->relabel);
