@@ -105,6 +105,24 @@ std::string assignment(std::string_view word) {
 
 } // namespace
 
+void forget_connections(domain& guest) {
+  for (auto& each : guest.devices.interfaces) {
+    net_interface bare;
+    bare.type = net_type::ethernet;
+    bare.mac = std::move(each.mac);
+    bare.model = std::move(each.model);
+    bare.alias = std::move(each.alias);
+    bare.line = each.line;
+    each = std::move(bare);
+  }
+}
+
+std::string run_dir_under(const std::string& base, const domain& guest, int id) {
+  run_settings run;
+  run.id = id;
+  return base + "/" + argv_builder{guest, {}, run}.domain_dir();
+}
+
 result<command_line> qemu_command_line(const domain& guest, const emulator_facts& facts, const run_settings& settings) {
   argv_builder b{guest, facts, settings};
   try {

@@ -15,7 +15,7 @@ struct run_settings {
   int id = -1;
   std::string run_dir;       ///< The guest's own directory: sockets QEMU makes lie there.
   std::string home;          ///< HOME and XDG_* of QEMU; empty: `run_dir`.
-  std::string state_dir;     ///< Where generated nvram files lie.
+  std::string state_dir;     ///< Below it, as in libvirt's /var/lib/libvirt/qemu: nvram/, ram/, channel/target/.
   int monitor_fd = -1;       ///< A listening socket that QEMU finds there; negative: QEMU listens on run_dir/monitor.sock itself.
   std::map<std::string, std::string> networks; ///< Network name to bridge, or "user".
   std::vector<int> tap_fds;  ///< A descriptor for each bridge of `bridges_wanted`, in its order.
@@ -28,6 +28,13 @@ struct command_line {
   std::vector<std::string> env;   ///< NAME=VALUE
   std::vector<std::string> argv;
 };
+
+/// Takes from a definition that is not completed yet what domxml-to-native does not look at: of a network card only MAC,
+/// model and alias stay. For a command line with `generic_taps`.
+void forget_connections(domain& guest);
+
+/// "BASE/domain-ID-NAME", the name cut as libvirt cuts it.
+std::string run_dir_under(const std::string& base, const domain& guest, int id);
 
 /// QEMU's command line for a completed definition with aliases: words and order are libvirt 9.0.0's.
 /// Errors: unsupported_config, naming the device, when QEMU or we can't do what the definition wants.

@@ -1,0 +1,332 @@
+#include "xml/qemu_argv.hpp"
+
+#include "tests/catch.hpp"
+#include "tests/xml/definitions.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <random>
+#include <sstream>
+
+using namespace troupe;
+namespace fs = std::filesystem;
+
+namespace {
+
+using word_list = std::vector<std::string>;
+
+run_settings settings_of_a_start() {
+  run_settings run;
+  run.id = 7;
+  run.run_dir = "/run/guest";
+  run.state_dir = "/var/lib/troupe";
+  run.monitor_fd = 5;
+  return run;
+}
+
+result<command_line> try_line(const domain& defined, const run_settings& run) {
+  auto guest = defined;
+  assign_aliases(guest);
+  return qemu_command_line(guest, assumed_facts(guest, "x86_64"), run);
+}
+
+command_line line_of(const std::string& xml, const run_settings& run = settings_of_a_start()) {
+  auto line = try_line(completed(xml), run);
+  INFO((line ? "" : line.error().message()));
+  REQUIRE(line);
+  return std::move(*line);
+}
+
+std::string refused(const std::string& xml, const run_settings& run = settings_of_a_start()) {
+  const auto line = try_line(completed(xml), run);
+  REQUIRE_FALSE(line);
+  CHECK(line.error().code == errc::unsupported_config);
+  return line.error().detail;
+}
+
+bool has(const command_line& line, const std::string& option, const std::string& value) {
+  for (std::size_t i = 0; i + 1 < line.argv.size(); ++i)
+    if (line.argv[i] == option && line.argv[i + 1] == value)
+      return true;
+  return false;
+}
+
+bool mentions(const command_line& line, std::string_view text) {
+  return std::ranges::any_of(line.argv, [&](const auto& word) { return word.find(text) != word.npos; });
+}
+
+/// What a shell makes of a line: what `script` prints, at NULs.
+word_list run_in_shell(const std::string& line) {
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe{::popen(line.c_str(), "r"), ::pclose};
+  REQUIRE(pipe);
+  word_list words;
+  std::string word;
+  for (int c = 0; (c = std::fgetc(pipe.get())) != EOF;) {
+    if (c != 0) {
+      word += static_cast<char>(c);
+      continue;
+    }
+    words.push_back(std::move(word));
+    word.clear();
+  }
+  return words;
+}
+
+std::string random_word(std::mt19937& draw) {
+  static constexpr std::string_view likely = "ab'\"\\ $`!*?~#&|;<>(){}[]=,.-%\n\t\xc3\xa4";
+  std::string word(draw() % 12, ' ');
+  for (auto& c : word)
+    c = draw() % 8 ? likely[draw() % likely.size()] : static_cast<char>(1 + draw() % 255);
+  return word;
+}
+
+// ---- libvirt's answers
+
+fs::path corpus() {
+  if (const auto* named = std::getenv("TROUPE_CORPUS"))
+    return named;
+  const auto beside = fs::path{TROUPE_SOURCE_DIR}.parent_path() / "shared" / "corpus";
+  return fs::exists(beside / "argv") ? beside : fs::path{};
+}
+
+std::string text_of(const fs::path& file) {
+  std::ifstream in{file};
+  std::stringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+std::string stored(const command_line& line) {
+  std::string out;
+  const auto add = [&](const std::string& word) {
+    for (const char c : word)
+      c == '\\' ? (void)(out += "\\\\") : c == '\n' ? (void)(out += "\\n") : (void)(out += c);
+    out += '\n';
+  };
+  std::ranges::for_each(line.env, add);
+  std::ranges::for_each(line.argv, add);
+  return out;
+}
+
+void replace_all(std::string& text, const std::string& from, const std::string& to) {
+  for (std::size_t at = 0; !from.empty() && (at = text.find(from, at)) != text.npos; at += to.size())
+    text.replace(at, from.size(), to);
+}
+
+/// Masks as the answers are masked: what is chosen anew for each definition, and the time.
+std::string masked(std::string text, const std::string& input, const domain& guest) {
+  static const std::string zeros = "00000000-0000-0000-0000-000000000000";
+  if (input.find("<uuid>") == input.npos)
+    replace_all(text, guest.uuid, zeros);
+  if (guest.genid && input.find(*guest.genid) == input.npos)
+    replace_all(text, *guest.genid, zeros);
+  for (const auto& net : guest.devices.interfaces)
+    if (net.mac_generated)
+      replace_all(text, net.mac, "52:54:00:00:00:00");
+  const auto base = text.find("\nbase=2");
+  if (base != text.npos && guest.clock && guest.clock->offset != "absolute")
+    text.replace(base + 6, std::string{"2022-10-17T14:20:17"}.size(), "MASKED");
+  return text;
+}
+
+/// What of the inputs is the host's doing; names from the first column of index.csv, with the tenth filled in.
+bool is_host_dependent(const std::string& index, const std::string& name) {
+  const auto at = index.find("\n" + name + ",");
+  if (at == index.npos)
+    return false;
+  const auto row = index.substr(at + 1, index.find('\n', at + 1) - at - 1);
+  std::size_t column = 0;
+  bool quoted = false;
+  for (const char c : row) {
+    quoted ^= c == '"';
+    if (c == ',' && !quoted)
+      ++column;
+    else if (column == 9)
+      return true;
+  }
+  return false;
+}
+
+constexpr double least_exact = 0.97;
+
+} // namespace
+
+TEST_CASE("qemu argv: the monitor is an inherited socket or one in the run directory", "[xml]") {
+  CHECK(has(line_of(guest_xml("")), "-chardev", "socket,id=charmonitor,fd=5,server=on,wait=off"));
+  auto run = settings_of_a_start();
+  run.monitor_fd = -1;
+  CHECK(has(line_of(guest_xml(""), run), "-chardev",
+            "socket,id=charmonitor,path=/run/guest/monitor.sock,server=on,wait=off"));
+}
+
+TEST_CASE("qemu argv: QEMU starts paused, without defaults and in its sandbox", "[xml]") {
+  const auto line = line_of(guest_xml(""));
+  for (const auto* word : {"-S", "-no-user-config", "-nodefaults", "-no-shutdown", "-sandbox"})
+    CHECK(std::ranges::count(line.argv, word) == 1);
+  CHECK_FALSE(mentions(line, "masterKey0")); // there would be no such file
+}
+
+TEST_CASE("qemu argv: a network card is connected as the settings say", "[xml]") {
+  const auto xml = guest_xml("<interface type='network'><source network='default'/></interface>"
+                             "<interface type='bridge'><source bridge='br0'/></interface>");
+  auto run = settings_of_a_start();
+  run.tap_fds = {21, 22};
+  SECTION("mapped to a bridge") {
+    run.networks = {{"default", "virbr0"}};
+    const auto line = line_of(xml, run);
+    CHECK(has(line, "-netdev", R"({"type":"tap","fd":"21","id":"hostnet0"})"));
+    CHECK(has(line, "-netdev", R"({"type":"tap","fd":"22","id":"hostnet1"})"));
+  }
+  SECTION("mapped to user mode") {
+    run.networks = {{"default", "user"}};
+    const auto line = line_of(xml, run);
+    CHECK(has(line, "-netdev", R"({"type":"user","id":"hostnet0"})"));
+    CHECK(has(line, "-netdev", R"({"type":"tap","fd":"21","id":"hostnet1"})"));
+  }
+  SECTION("'default' in a session") {
+    run.session = true;
+    CHECK(has(line_of(xml, run), "-netdev", R"({"type":"user","id":"hostnet0"})"));
+  }
+  SECTION("mapped to nothing") {
+    const auto why = refused(xml, run);
+    CHECK(why.find("'default'") != why.npos);
+    CHECK(why.find("guest 'g'") != why.npos);
+  }
+}
+
+TEST_CASE("qemu argv: what cannot be started here is refused by name", "[xml]") {
+  struct row {
+    const char* devices;
+    const char* named;
+  };
+  const row rows[] = {
+    {"<interface type='direct'><source dev='eth0' mode='bridge'/></interface>", "direct"},
+    {"<interface type='ethernet'/>", "ethernet"},
+    {"<tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>", "swtpm"},
+    {"<disk type='volume' device='disk'><source pool='p' volume='v1'/><target dev='vda' bus='virtio'/></disk>", "'v1'"},
+    {"<vsock model='virtio'><cid auto='yes'/></vsock>", "CID"},
+  };
+  for (const auto& row : rows) {
+    INFO(row.devices);
+    const auto why = refused(guest_xml(row.devices));
+    INFO(why);
+    CHECK(why.find(row.named) != why.npos);
+  }
+}
+
+TEST_CASE("qemu argv: a device that this QEMU lacks is refused by name", "[xml]") {
+  auto guest = completed(guest_xml("<sound model='ac97'/>"));
+  assign_aliases(guest);
+  auto facts = assumed_facts(guest, "x86_64");
+  facts.binary = "/usr/bin/qemu-system-x86_64";
+  facts.device_types = {"piix3-usb-uhci"};
+  const auto line = qemu_command_line(guest, facts, settings_of_a_start());
+  REQUIRE_FALSE(line);
+  CHECK(line.error().code == errc::unsupported_config);
+  CHECK(line.error().detail.find("'AC97' ('sound0')") != std::string::npos);
+  CHECK(line.error().detail.find(facts.binary) != std::string::npos);
+}
+
+TEST_CASE("qemu argv: words and variables of one's own are handed on as they are", "[xml]") {
+  const auto line =
+    line_of("<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>g</name>"
+            "<memory unit='MiB'>64</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>"
+            "<qemu:commandline><qemu:arg value='-newarg'/><qemu:arg value=\"it's, one\"/>"
+            "<qemu:env name='QEMU_ENV' value='VAL'/><qemu:env name='NONE'/></qemu:commandline></domain>");
+  const auto at = std::ranges::find(line.argv, "-newarg");
+  REQUIRE(at != line.argv.end());
+  CHECK(*(at + 1) == "it's, one");
+  CHECK(std::ranges::count(line.env, "QEMU_ENV=VAL") == 1);
+  CHECK(std::ranges::count(line.env, "NONE=") == 1);
+}
+
+TEST_CASE("qemu argv: a comma in a path is no separator", "[xml]") {
+  CHECK(has(line_of(guest_xml("<serial type='file'><source path='/a,b'/></serial>")), "-chardev",
+            "file,id=charserial0,path=/a,,b"));
+}
+
+TEST_CASE("qemu argv: a display without a port is a fault, one with a port is shown there", "[xml]") {
+  const auto xml = guest_xml("<graphics type='vnc' port='-1' keymap='de'/>");
+  CHECK(refused(xml).find("port") != std::string::npos);
+  auto guest = completed(xml);
+  const int port = 5907;
+  assign_display_ports(guest, {&port, 1}, "127.0.0.1", "127.0.0.1");
+  const auto line = try_line(guest, settings_of_a_start());
+  REQUIRE(line);
+  CHECK(mentions(*line, "127.0.0.1:7"));
+  CHECK(has(*line, "-k", "de"));
+}
+
+TEST_CASE("shell line: a shell reads the same words back", "[xml]") {
+  std::mt19937 draw{20260101};
+  for (int round = 0; round < 60; ++round) {
+    word_list words;
+    for (auto count = draw() % 6; count > 0; --count)
+      words.push_back(random_word(draw));
+    const auto value = random_word(draw);
+    command_line line{{"TROUPE_WORD=" + value}, {"/bin/sh", "-c", R"(printf '%s\0' "$TROUPE_WORD" "$@")", "sh"}};
+    line.argv.insert(line.argv.end(), words.begin(), words.end());
+    words.insert(words.begin(), value);
+    const auto text = shell_line(line);
+    INFO(text);
+    if (words.size() == 1)
+      words = {value};
+    REQUIRE(run_in_shell(text) == words);
+  }
+}
+
+TEST_CASE("qemu argv: it is libvirt's, word for word", "[xml]") {
+  const auto root = corpus();
+  if (root.empty()) {
+    WARN("there are no answers of libvirt's here: TROUPE_CORPUS names their folder");
+    return;
+  }
+  const auto index = text_of(root / "index.csv");
+  std::map<std::string, std::string> differ;
+  unsigned all = 0;
+  for (const auto& each : fs::directory_iterator{root / "argv"}) {
+    const auto name = each.path().stem().string();
+    if (is_host_dependent(index, name))
+      continue;
+    ++all;
+    const auto input = text_of(root / "xml" / (name + ".xml"));
+    auto guest = read_domain(input);
+    REQUIRE(guest);
+    forget_connections(*guest);
+    choose_emulator(*guest, "x86_64");
+    const auto facts = assumed_facts(*guest, "x86_64");
+    unsigned char drawn = 0;
+    const auto random = [&] {
+      auto bytes = no_random();
+      bytes.back() = ++drawn;
+      return bytes;
+    };
+    if (const auto went = complete_definition(*guest, facts, random); !went) {
+      differ[name] = went.error().message();
+      continue;
+    }
+    assign_aliases(*guest);
+    run_settings run;
+    run.state_dir = "/var/lib/libvirt/qemu";
+    run.run_dir = run_dir_under(run.state_dir, *guest, run.id);
+    run.path = "MASKED";
+    run.generic_taps = true;
+    const auto line = qemu_command_line(*guest, facts, run);
+    if (!line)
+      differ[name] = line.error().message();
+    else if (const auto got = masked(stored(*line), input, *guest); got != text_of(each.path()))
+      differ[name] = got;
+  }
+  REQUIRE(all > 0);
+  const auto exact = static_cast<double>(all - differ.size()) / all;
+  std::cout << "argv: " << all - differ.size() << " of " << all << " are libvirt's word for word\n";
+  if (const auto* folder = std::getenv("TROUPE_SHOW_DIFFERENCES"))
+    for (const auto& [name, got] : differ)
+      std::ofstream{fs::path{folder} / (name + ".args")} << got;
+  CHECK(exact >= least_exact);
+}
