@@ -32,6 +32,9 @@ constexpr int backlog = 128;
 /// The version clients are told, in libvirt's encoding: they gate what they use of the wire on it.
 constexpr std::uint64_t wire_version = 9'000'000;
 
+/// More events than can have been written without the disk knowing.
+constexpr std::uint64_t numbers_skipped_by_boot = 100'000;
+
 /// Whom QEMU runs as in a system instance when qemu.conf does not say: the first of these that the system has.
 constexpr std::string_view usual_users[] = {"libvirt-qemu", "qemu"};
 
@@ -186,7 +189,10 @@ result<void> company::members::open() {
   stands_on.kept = std::move(*kept);
   machine = std::make_shared<real_host>(*on, std::move(stands_on));
 
-  events = spawn_event_hub(*system, {machine, contents->last_sequence});
+  // A power failure may have taken the newest events: their numbers are not given again.
+  const auto boot = contents->values.find("boot_id");
+  const bool rebooted = boot != contents->values.end() && boot->second != about_host->boot_id;
+  events = spawn_event_hub(*system, {machine, contents->last_sequence + (rebooted ? numbers_skipped_by_boot : 0)});
   confinement.machine = machine;
   security = spawn_security_manager(*system, confinement);
   std::set<std::string> known;

@@ -310,7 +310,7 @@ private:
         fmt::format("'{}' was written by a newer Troupe (its version is {}, we know {}): run that one, or move "
                     "the file away",
                     path_, version, newest));
-    // A write-ahead log costs one fdatasync a transaction, and a third of the time of a rollback journal.
+    // A write-ahead log costs at most one fdatasync a transaction, and a third of the time of a rollback journal.
     code =
       execute("COMMIT; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY; BEGIN IMMEDIATE");
     for (auto step = version; step < newest && code == SQLITE_OK; ++step)
@@ -425,11 +425,21 @@ private:
     return run(query::trim_events, newest - kept_events);
   }
 
+  /// Whether the transactions that follow end on the disk, or with the kernel, which a daemon's death does not touch.
+  int wait_for_disk(bool wait) {
+    if (wait == waits_for_disk_)
+      return SQLITE_OK;
+    waits_for_disk_ = wait;
+    return execute(wait ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
+  }
+
   /// One transaction. None of it is written when it fails.
   result<void> write_together(std::deque<item>::const_iterator first, std::deque<item>::const_iterator last) {
     if (!database_)
       return fail(errc::operation_failed, fmt::format("'{}' is damaged and was set aside", path_));
-    auto code = run(query::begin);
+    auto code = wait_for_disk(std::any_of(first, last, [](const item& one) { return !one.batch.put_files.empty(); }));
+    if (code == SQLITE_OK)
+      code = run(query::begin);
     for (auto one = first; one != last && code == SQLITE_OK; ++one)
       code = write(one->batch);
     if (code == SQLITE_OK)
@@ -530,6 +540,7 @@ private:
   std::array<std::unique_ptr<sqlite3_stmt, closes_statement>, std::size(query_texts)> statements_;
   std::uint64_t trimmed_at_ = 0;
   int logged_pages_ = 0;
+  bool waits_for_disk_ = true;
 
   std::mutex mutex_;
   std::condition_variable more_;

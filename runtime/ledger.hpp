@@ -66,8 +66,9 @@ struct ledger_contents {
   std::uint64_t last_sequence = 0; ///< Of the newest event ever written.
 };
 
-/// What must survive the daemon: one SQLite file, written by one thread. Batches that arrive while a transaction is on
-/// its way to the disk share the next one, so a burst costs a few fsyncs. No other process can open the file meanwhile.
+/// What must survive the daemon: one SQLite file, written by one thread. Batches that arrive while a transaction is
+/// written share the next one. Files that guests took must survive a power failure too, so a transaction with `put_files`
+/// waits for the disk, and takes all before it along. Guests, which do not outlive the power, and events do not wait. No other process can open the file meanwhile.
 /// Made, used and destroyed on one thread, the loop's when it runs; the loop outlives the ledger.
 class ledger {
 public:
@@ -84,7 +85,7 @@ public:
   /// Everything but the events. Only before the first `commit`. Blocks on the disk. Errors: as `open`.
   result<ledger_contents> load();
 
-  /// Calls `done` on the loop when the batch is on the disk for good. Batches are written, and answered, in the order
+  /// Calls `done` on the loop when the batch survives the daemon, and with `put_files` the machine. Batches are written, and answered, in the order
   /// of calls. Errors, with none of the batch written and the file named: system (no space, I/O error); busy when
   /// `most_waiting` batches already wait for a disk that does not keep up.
   void commit(ledger_batch batch, std::function<void(result<void>)> done);
