@@ -62,6 +62,7 @@ private:
   void with_paths(std::vector<std::string> paths, std::function<void()> work);
   void free_paths(const std::vector<std::string>& paths);
   void look(const secure_guest& wish, const dac_identity& who, caf::typed_response_promise<guest_identity> promise);
+  void looked(const std::string& uuid, const std::shared_ptr<bool>& released);
   void take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
             caf::typed_response_promise<guest_identity> promise);
   void give_back(const std::string& uuid, std::function<void()> then);
@@ -76,6 +77,9 @@ private:
   std::map<std::string, taken_file> taken_; ///< by resolved path
   std::set<std::string> busy_;
   std::deque<waiting> queue_;
+  std::uint64_t returns_ = 0; ///< How often files were given back.
+  /// Guests, by uuid, whose files are being looked at; true: released meanwhile, so nothing is to be taken any more.
+  std::map<std::string, std::shared_ptr<bool>> looking_;
 };
 
 void security_data::with_paths(std::vector<std::string> paths, std::function<void()> work) {
@@ -123,23 +127,45 @@ void security_data::look(const secure_guest& wish, const dac_identity& who,
                          caf::typed_response_promise<guest_identity> promise) {
   if (wish.paths.empty())
     return take(wish, who, {}, std::move(promise));
+  const auto released = std::make_shared<bool>(false);
+  looking_[wish.uuid] = released;
   setup_.machine->observe_owners(
     wish.paths, who,
-    here<std::vector<owner_record>>([this, wish, who, promise](result<std::vector<owner_record>> now) mutable {
-      if (!now) {
-        now.error().detail = fmt::format("guest '{}': {}", wish.name, now.error().detail);
-        promise.deliver(to_caf(std::move(now.error())));
-        return;
-      }
-      std::vector<owner_record> mine;
-      std::vector<std::string> resolved;
-      for (std::size_t i = 0; i < now->size(); ++i)
-        if (setup_.dynamic_ownership && wish.relabel && wish.paths[i].relabel) {
-          resolved.push_back((*now)[i].path);
-          mine.push_back(std::move((*now)[i]));
+    here<std::vector<owner_record>>(
+      [this, wish, who, promise, released, returns = returns_](result<std::vector<owner_record>> now) mutable {
+        if (!now) {
+          looked(wish.uuid, released);
+          now.error().detail = fmt::format("guest '{}': {}", wish.name, now.error().detail);
+          promise.deliver(to_caf(std::move(now.error())));
+          return;
         }
-      with_paths(std::move(resolved), [this, wish, who, mine, promise] { take(wish, who, mine, promise); });
-    }));
+        std::vector<owner_record> mine;
+        std::vector<std::string> resolved;
+        for (std::size_t i = 0; i < now->size(); ++i)
+          if (setup_.dynamic_ownership && wish.relabel && wish.paths[i].relabel) {
+            resolved.push_back((*now)[i].path);
+            mine.push_back(std::move((*now)[i]));
+          }
+        with_paths(resolved, [this, wish, who, mine, resolved, promise, released, returns]() mutable {
+          looked(wish.uuid, released);
+          if (*released) {
+            free_paths(resolved);
+            promise.deliver(to_caf({errc::aborted, fmt::format("guest '{}' ended while its files were looked at", wish.name)}));
+            return;
+          }
+          // What was given back since may have been seen with the owner it had before.
+          if (returns != returns_ && !mine.empty()) {
+            free_paths(resolved);
+            return look(wish, who, promise);
+          }
+          take(wish, who, std::move(mine), promise);
+        });
+      }));
+}
+
+void security_data::looked(const std::string& uuid, const std::shared_ptr<bool>& released) {
+  if (const auto it = looking_.find(uuid); it != looking_.end() && it->second == released)
+    looking_.erase(it);
 }
 
 void security_data::take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
@@ -217,6 +243,7 @@ void security_data::give_back(const std::string& uuid, std::function<void()> the
         else
           for (const auto& each : *complaints)
             spdlog::error("{}", each);
+        ++returns_;
         for (const auto& path : paths)
           if (const auto it = taken_.find(path); it != taken_.end() && it->second.guests.empty())
             taken_.erase(it);
@@ -231,6 +258,10 @@ void security_data::give_back(const std::string& uuid, std::function<void()> the
 }
 
 caf::result<done> security_data::release(const release_guest& wish) {
+  if (const auto it = looking_.find(wish.uuid); it != looking_.end()) {
+    *it->second = true;
+    looking_.erase(it);
+  }
   auto promise = self_->make_response_promise<done>();
   give_back(wish.uuid, [promise]() mutable { promise.deliver(done{}); });
   return promise;
