@@ -8,6 +8,7 @@
 #include <deque>
 #include <fmt/format.h>
 #include <map>
+#include <set>
 #include <spdlog/spdlog.h>
 
 namespace troupe {
@@ -27,6 +28,16 @@ public:
     self_ = self;
     setup_ = std::move(setup);
     find_all();
+  }
+
+  /// A probe under way holds what holds it.
+  ~prober_data() {
+    for (const auto& one : under_way_) {
+      if (one->process)
+        one->process->signal(SIGKILL);
+      one->process.reset();
+      one->monitor.reset();
+    }
   }
 
   caf::result<emulator_facts_ptr> facts(const std::string& binary);
@@ -71,6 +82,7 @@ private:
   bool searched_ = false;
   std::vector<std::function<void()>> when_searched_;
   unsigned attempts_ = 0;
+  std::set<std::shared_ptr<attempt>> under_way_;
 };
 
 void prober_data::find_all() {
@@ -140,9 +152,11 @@ void prober_data::want(const std::string& binary, std::function<void(result<emul
   known.waiting.push_back(std::move(then));
   // Also when it is known: the binary, the kernel or the microcode may have changed since.
   setup_.machine->recall_facts(binary, here<host::remembered>([this, binary](result<host::remembered> kept) {
-    if (!kept)
-      return settle(binary, tl::make_unexpected(std::move(kept.error())));
     auto& one = entries_[binary];
+    if (!kept) {
+      one.key.clear(); // that the look failed says nothing of the binary
+      return settle(binary, tl::make_unexpected(std::move(kept.error())));
+    }
     if (one.facts && one.key == kept->key)
       return settle(binary, one.facts);
     if (one.failure && one.key == kept->key)
@@ -195,6 +209,7 @@ void prober_data::start(std::string binary, std::string accel, std::function<voi
   one->accel = std::move(accel);
   one->run_dir = fmt::format("{}/probe-{}", setup_.run_root, ++attempts_);
   one->then = std::move(then);
+  under_way_.insert(one);
   host::place_request wish;
   wish.guest = "probe of " + one->binary;
   wish.run_dir = one->run_dir;
@@ -222,6 +237,8 @@ void prober_data::launch(const std::shared_ptr<attempt>& one) {
   });
   events.exited = inside_as<prober_actor, exit_status>(self_, [this, one](exit_status how) {
     one->process.reset();
+    one->monitor.reset();
+    under_way_.erase(one);
     setup_.machine->read_log(setup_.log_file, one->place->log_start,
                              here<std::string>([this, one, how](result<std::string> said) {
                                auto words = !one->why.empty() ? one->why : said && !said->empty() ? *said : "it said nothing";
@@ -249,7 +266,11 @@ void prober_data::launch(const std::shared_ptr<attempt>& one) {
         [one](const char* command, nlohmann::json arguments, qmp_monitor::reply then) {
           one->monitor->execute(command, std::move(arguments), probe_limit, std::move(then));
         },
-        here<probe_answers>([this, one](result<probe_answers> answers) { finish(one, std::move(answers)); }));
+        here<probe_answers>([this, one](result<probe_answers> answers) {
+          if (!answers && answers.error().code == errc::qemu_gone && one->process)
+            return; // its end follows, and says why
+          finish(one, std::move(answers));
+        }));
   });
   calls.event = [](qmp_event) {};
   calls.closed = [](error) {}; // its end follows
@@ -270,6 +291,8 @@ void prober_data::finish(const std::shared_ptr<attempt>& one, result<probe_answe
   if (one->process)
     one->process->signal(SIGKILL);
   one->monitor.reset();
+  if (!one->process)
+    under_way_.erase(one);
   setup_.machine->remove_place(one->run_dir, [](result<done>) {});
   std::exchange(one->then, nullptr)(std::move(outcome));
 }
