@@ -561,6 +561,9 @@ caf::result<done> driver_data::save(const save_config& order) {
 // ---- starts
 
 caf::result<start_permit> driver_data::admit(const admit_start& wish) {
+  auto* there = slot_of(wish.uuid);
+  if (there == nullptr)
+    return no_guest(fmt::format("no domain with matching uuid '{}'", wish.uuid));
   start_permit permit;
   auto& held = ports_[wish.uuid];
   for (const auto port : held)
@@ -581,6 +584,10 @@ caf::result<start_permit> driver_data::admit(const admit_start& wish) {
   }
   permit.display_ports = held;
   permit.id = next_id_++;
+  // From here on it is active: an undefine that comes before the guest's own news must not end it.
+  auto next = std::make_shared<guest_view>(*there->view);
+  next->life = guest_state::preparing;
+  there->view = std::move(next);
   // The guest's own row carries the id; what matters is that the next daemon does not use it again.
   ledger_batch used;
   used.set["next_id"] = std::to_string(next_id_);
@@ -633,7 +640,7 @@ void driver_data::lost(const caf::down_msg& message) {
   uuid_by_actor_.erase(who);
   auto& place = slots_.at(uuid);
   const auto& name = place.view->ref.name;
-  const auto now = std::chrono::steady_clock::now();
+  const auto now = self_->clock().now();
   while (!place.failures.empty() && now - place.failures.front() > failure_window)
     place.failures.pop_front();
   place.failures.push_back(now);
@@ -643,6 +650,8 @@ void driver_data::lost(const caf::down_msg& message) {
     spdlog::error("guest '{}': left alone; its QEMU, if any, runs on. Restart the daemon to take it up again", name);
     return;
   }
+  if (!place.view->persistent && !place.view->row)
+    return forget(uuid); // it was transient, and had not begun
   guest_setup wish;
   wish.around = around_;
   wish.name = name;

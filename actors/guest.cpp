@@ -154,6 +154,13 @@ void guest_data::perform(guest_action action) {
 
 // ---- start
 
+/// An error with the guest's name in it.
+error guest_data::named(error why) const {
+  if (why.detail.find("'" + name_ + "'") == std::string::npos)
+    why.detail = called() + ": " + why.detail;
+  return why;
+}
+
 caf::result<guest_ref> guest_data::start(const start_guest& order) {
   if (life_ != guest_state::shutoff)
     return to_caf({errc::wrong_state, is_live(life_) ? "domain is already running"
@@ -180,7 +187,7 @@ caf::result<guest_ref> guest_data::start(const start_guest& order) {
 
 void guest_data::refuse(error why) {
   if (!failure_)
-    failure_ = std::move(why);
+    failure_ = named(std::move(why));
   end_ = guest_end::failed;
   take(guest_input::refused);
 }
@@ -308,9 +315,10 @@ void guest_data::launch() {
       failure_ = error{went.error().code, called() + " could not be started: " + went.error().detail};
   });
   events.exited = inside_as<guest_actor, exit_status>(self_, [this](exit_status how) { ended(how); });
+  words_from_ = place_->log_start + plan_.banner.size();
   auto started = around_->machine->launch(std::move(plan_), std::move(passed_), std::move(events));
   if (!started) {
-    failure_ = std::move(started.error());
+    failure_ = named(std::move(started.error()));
     end_ = guest_end::failed;
     take(guest_input::child_exited); // there never was one
     return;
@@ -320,7 +328,7 @@ void guest_data::launch() {
   commit_row(make_row("starting"), [this](result<done> written) {
     if (!written)
       return refuse(std::move(written.error()));
-    if (process_)
+    if (process_ && life_ == guest_state::launching)
       process_->go();
   });
   auto connected = around_->machine->reach_monitor(place_->monitor_socket, monitor_calls());
@@ -373,7 +381,7 @@ void guest_data::record_started() {
     if (!is_live(life_))
       return; // ended meanwhile
     if (!written) {
-      failure_ = std::move(written.error());
+      failure_ = named(std::move(written.error()));
       end_ = guest_end::failed;
       take(guest_input::stop);
       return;
@@ -402,6 +410,8 @@ void guest_data::boot() {
       take(guest_input::stop);
       return;
     }
+    if (!went)
+      return; // its end, which is under way, answers
     tell(event::lifecycle{2, 0}); // after QEMU's own 'resumed', as libvirt's clients know it
     answer();
   });
@@ -429,7 +439,7 @@ void guest_data::reach_monitor() {
   if (!row_->persistent && !transient_)
     transient_ = live_;
   const auto not_there = [this] {
-    end_ = guest_end::lost;
+    end_ = row_->phase == "starting" ? guest_end::failed : guest_end::lost;
     take(guest_input::child_exited);
   };
   publish();
@@ -460,9 +470,14 @@ void guest_data::reach_monitor() {
 
 void guest_data::learn_state() {
   ask(query_status(), [this](result<qemu_status> answer) {
+    const bool adopting = life_ == guest_state::adopting;
+    if (!answer && adopting && monitor_) // it hangs for now
+      self_->delayed_send(self_, 1s, completion{[this, which = launch_] {
+                            if (launch_ == which && life_ == guest_state::adopting && monitor_)
+                              learn_state();
+                          }});
     if (!answer || !live_)
       return;
-    const bool adopting = life_ == guest_state::adopting;
     if (answer->running) {
       if (shown_state_ != shown::running)
         show(shown::running, 5);
@@ -534,6 +549,8 @@ caf::result<done> guest_data::destroy(const destroy_guest& order) {
     end_ = guest_end::destroyed;
   if (!failure_)
     failure_ = error{errc::aborted, called() + " was destroyed while it was being started"};
+  if (life_ == guest_state::stopping)
+    limit_stop(); // an earlier one may have been of another mind
   take(guest_input::stop);
   return promise;
 }
@@ -543,23 +560,27 @@ void guest_data::quit_qemu() {
     take(guest_input::child_exited);
     return;
   }
-  const auto which = launch_;
-  const auto kill = [this, which] {
+  // A daemon that finds the row knows that the guest was meant to end. Even a disk that hangs only delays the end.
+  commit_row(make_row("stopping"), [this, which = launch_](result<done>) {
+    if (launch_ == which && life_ == guest_state::stopping && process_)
+      process_->signal(SIGTERM);
+  });
+  limit_stop();
+}
+
+/// What follows when SIGTERM does not help: SIGKILL, or bad news for who wants none.
+void guest_data::limit_stop() {
+  const auto kill = [this, which = launch_] {
     if (launch_ == which && life_ == guest_state::stopping && process_)
       process_->signal(SIGKILL);
   };
-  const auto complain = [this, which] {
+  const auto complain = [this, which = launch_] {
     if (launch_ != which || life_ != guest_state::stopping)
       return;
     for (auto& promise : std::exchange(stopping_, {}))
       promise.deliver(to_caf({errc::busy, fmt::format("{}: QEMU (pid {}) has not ended within {} s of SIGTERM", called(),
                                                       qemu_.pid, graceful_limit.count())}));
   };
-  // A daemon that finds the row knows that the guest was meant to end. Even a disk that hangs only delays the end.
-  commit_row(make_row("stopping"), [this, which](result<done>) {
-    if (launch_ == which && life_ == guest_state::stopping && process_)
-      process_->signal(SIGTERM);
-  });
   if (graceful_)
     self_->delayed_send(self_, graceful_limit, completion{complain});
   else
@@ -573,13 +594,13 @@ void guest_data::ended(exit_status how) {
     end_ = how.known && how.signal == 0 && how.code == 0 ? guest_end::shut_down : guest_end::crashed;
   if (!starting_.empty() && place_) {
     // It died while it was being started: its own last words are the reason.
-    around_->machine->read_log(fmt::format("{}/{}.log", around_->log_root, name_), place_->log_start + plan_.banner.size(),
+    around_->machine->read_log(fmt::format("{}/{}.log", around_->log_root, name_), words_from_,
                                here<std::string>([this, how](result<std::string> words) {
                                  auto how_text = how.signal ? fmt::format("was killed by signal {}", how.signal)
                                                             : fmt::format("exited with status {}", how.code);
                                  auto said = words ? *words : std::string{};
                                  if (!failure_ || failure_->code == errc::qemu_gone || !said.empty())
-                                   failure_ = error{errc::qemu_gone,
+                                   failure_ = error{failure_ ? failure_->code : errc::qemu_gone,
                                                     fmt::format("{}{}{}", failure_ ? failure_->detail + ": " : std::string{},
                                                                 failure_ ? "" : called() + ": ",
                                                                 fmt::format("QEMU {} during its start: {}", how_text,
@@ -618,7 +639,7 @@ void guest_data::release() {
 
 void guest_data::finish() {
   const auto row = end_rows[static_cast<std::size_t>(end_)];
-  const bool was_seen = starting_.empty(); // clients saw it run
+  const bool was_seen = starting_.empty() && end_ != guest_end::failed; // clients saw it run
   id_ = -1;
   ++launch_;
   live_.reset();
@@ -744,7 +765,7 @@ caf::result<done> guest_data::forget_config() {
   config_.reset();
   transient_ = live_;
   autostart_ = false;
-  if (row_)
+  if (row_ && life_ != guest_state::releasing) // else the row is on its way out
     commit_row(make_row(row_->phase), [](result<done>) {});
   publish();
   return done{};
@@ -776,7 +797,7 @@ caf::result<done> guest_data::change_metadata(const set_metadata& order) {
     if (!next)
       return to_caf(next.error());
     live_ = std::move(*next);
-    if (row_)
+    if (row_ && life_ != guest_state::releasing)
       commit_row(make_row(row_->phase), [](result<done>) {});
   }
   const event::metadata_change what{order.type, order.uri};
@@ -939,6 +960,11 @@ void guest_data::show(int state, int reason) {
 }
 
 void guest_data::publish() {
+  keep_shown();
+  send_view();
+}
+
+void guest_data::send_view() {
   auto view = std::make_shared<guest_view>();
   view->ref = {name_, uuid_, id_};
   view->life = life_;
@@ -955,7 +981,6 @@ void guest_data::publish() {
   }
   view->pid = qemu_.pid;
   view->label = identity_.label;
-  keep_shown();
   view->row = row_;
   view->as_of = std::chrono::steady_clock::now();
   self_->send(around_->driver, view_changed{std::move(view)});
@@ -1002,6 +1027,7 @@ std::shared_ptr<guest_row> guest_data::make_row(std::string phase) const {
 void guest_data::commit_row(std::shared_ptr<const guest_row> row, std::function<void(result<done>)> then) {
   row_ = row;
   written_ = live_;
+  send_view(); // a new actor would go on from this row
   ledger_batch batch;
   batch.put_guests.push_back(*row);
   around_->machine->commit(std::move(batch), here<done>(std::move(then)));

@@ -71,10 +71,12 @@ private:
   void learn_state();
   void monitor_closed(const error& why);
   void quit_qemu();
+  void limit_stop();
   void release();
   void finish();
   void ended(exit_status how);
   void refuse(error why);
+  error named(error why) const;
 
   template <class T>
   std::function<void(result<T>)> here(std::function<void(result<T>)> then);
@@ -86,6 +88,7 @@ private:
   result<void> must_be_live() const;
   void show(int state, int reason);
   void publish();
+  void send_view();
   void keep_shown();
   std::shared_ptr<guest_row> make_row(std::string phase) const;
   void commit_row(std::shared_ptr<const guest_row> row, std::function<void(result<done>)> then);
@@ -117,6 +120,7 @@ private:
   emulator_facts_ptr facts_;
   std::shared_ptr<host::place> place_;
   launch_plan plan_;
+  std::uint64_t words_from_ = 0; ///< Where QEMU's own words begin in the log.
   std::vector<fd_pass> passed_;
   std::unique_ptr<host::process> process_;
   std::unique_ptr<host::monitor> monitor_;
