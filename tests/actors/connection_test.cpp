@@ -238,9 +238,12 @@ TEST_CASE("connection: calls that do not end are bounded, and the rest waits unr
     std::vector<caf::typed_response_promise<done>> held;
     control_fixture::eventually([&] {
       const std::lock_guard lock{on.script->mutex};
-      held.swap(on.script->held);
-      return !held.empty();
+      return !on.script->held.empty();
     });
+    {
+      const std::lock_guard lock{on.script->mutex};
+      held.swap(on.script->held);
+    }
     for (auto& promise : held) {
       promise.deliver(done{});
       REQUIRE(client.receive());
