@@ -530,7 +530,7 @@ void add_disk(argv_builder& b, const disk& d, unsigned node) {
 
 /// The controller for floppies and which of them boot.
 void add_floppy_controller(argv_builder& b) {
-  ordered_json places;
+  auto places = ordered_json::object();
   for (const auto& d : b.guest.devices.disks)
     if (d.bus == disk_bus::fdc)
       if (const auto place = boot_place_of(b, d))
