@@ -119,6 +119,8 @@ void serve_order_flags(control_call call, xdr_reader& args) {
     Order order;
     if constexpr (requires { order.flags; })
       order.flags = flags;
+    else
+      static_cast<void>(flags);
     ask(call, found.actor, work_within, std::move(order), [call](const done&) { call.answer(); });
   });
 }

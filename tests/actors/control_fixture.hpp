@@ -248,7 +248,7 @@ struct control_fixture {
   struct configuration : caf::actor_system_config {
     configuration() {
       set("scheduler.max-threads", 1);
-      module_factories.push_back([](caf::actor_system& system) { return loop_scheduler::make(system, {}); });
+      module_factories.push_back([](caf::actor_system& of) { return loop_scheduler::make(of, {}); });
     }
   };
 
