@@ -605,10 +605,10 @@ public:
       if (i == all.size())
         return then(std::vector<std::string>{});
       const auto& each = all[i];
-      if (std::ranges::find(machine_->file_rows, each.before.path, &file_row::path) == machine_->file_rows.end())
-        machine_->violations.push_back("gave " + each.before.path + " back after the ledger had forgotten it");
       auto& file = machine_->files[each.before.path];
       if (file.inode == each.before.inode && file.uid == each.taken_uid && file.gid == each.taken_gid) {
+        if (std::ranges::find(machine_->file_rows, each.before.path, &file_row::path) == machine_->file_rows.end())
+          machine_->violations.push_back("gave " + each.before.path + " back after the ledger had forgotten it");
         file.uid = each.before.uid;
         file.gid = each.before.gid;
       }

@@ -1,0 +1,182 @@
+#include "tests/actors/actor_fixture.hpp"
+
+using namespace troupe;
+using namespace troupe::sim;
+
+namespace {
+
+secure_guest wish_of(int number, std::vector<std::string> paths) {
+  secure_guest wish;
+  wish.uuid = uuid_for(number);
+  wish.name = fmt::format("web{}", number);
+  for (auto& path : paths)
+    wish.paths.push_back({std::move(path), false, true, true, false});
+  return wish;
+}
+
+/// The security manager, with the rest of a company that does nothing meanwhile.
+struct manager : company_fixture {
+  explicit manager(std::uint64_t seed = 0) : company_fixture{seed} {
+    world->add_file("/images/a", 1000, 1000);
+    world->add_file("/images/b", 0, 6);
+    settle();
+  }
+  outcome<guest_identity> wants(const secure_guest& wish) { return now->ask<guest_identity>(now->security, wish); }
+  result<guest_identity> secure(const secure_guest& wish) { return answer(wants(wish)); }
+  outcome<done> leaves(int number) { return now->ask<done>(now->security, release_guest{uuid_for(number)}); }
+  void release(int number) { REQUIRE(answer(leaves(number))); }
+  const fake_file& file(const std::string& path) { return world->files.at(path); }
+  bool is_taken(const std::string& path) { return file(path).uid == qemu_uid && file(path).gid == qemu_gid; }
+  bool is_as_before(const std::string& path) { return file(path) == world->first_owners.at(path); }
+};
+
+} // namespace
+
+TEST_CASE("security manager: files are taken, and given back to whom they belonged", "[actors]") {
+  manager it;
+  const auto who = it.secure(wish_of(1, {"/images/a", "/images/b"}));
+  REQUIRE(who);
+  CHECK(who->change);
+  CHECK(who->label == "+64055:+108");
+  CHECK(it.is_taken("/images/a"));
+  CHECK(it.is_taken("/images/b"));
+  it.release(1);
+  CHECK(it.is_as_before("/images/a"));
+  CHECK(it.is_as_before("/images/b"));
+  CHECK(it.world->file_rows.empty());
+  CHECK(it.world->violations.empty());
+}
+
+TEST_CASE("security manager: a shared file goes back with the last guest that has it", "[actors]") {
+  for (const bool first_leaves_first : {true, false}) {
+    manager it;
+    REQUIRE(it.secure(wish_of(1, {"/images/a"})));
+    REQUIRE(it.secure(wish_of(2, {"/images/a", "/images/b"})));
+    it.release(first_leaves_first ? 1 : 2);
+    CHECK(it.is_taken("/images/a"));
+    it.release(first_leaves_first ? 2 : 1);
+    CHECK(it.is_as_before("/images/a"));
+    CHECK(it.is_as_before("/images/b"));
+    CHECK(it.world->file_rows.empty());
+  }
+}
+
+TEST_CASE("security manager: what cannot be taken leaves everything as it was, and the answer names guest and path", "[actors]") {
+  manager it;
+  REQUIRE(it.secure(wish_of(1, {"/images/a"})));
+  it.world->fault = [](std::string_view call, const std::string& about) -> std::optional<error> {
+    if (call == "take_owner" && about == "/images/b")
+      return error{errc::operation_failed, "cannot give '/images/b' to 64055"};
+    return std::nullopt;
+  };
+  const auto who = it.secure(wish_of(2, {"/images/a", "/images/b"}));
+  REQUIRE_FALSE(who);
+  CHECK(who.error().code == errc::operation_failed);
+  CHECK(who.error().detail == "guest 'web2': cannot give '/images/b' to 64055");
+  CHECK(it.is_taken("/images/a")); // the first guest's
+  CHECK(it.is_as_before("/images/b"));
+  REQUIRE(it.world->file_rows.size() == 1);
+  CHECK(it.world->file_rows.front().guest_uuid == uuid_for(1));
+  it.release(1);
+  CHECK(it.is_as_before("/images/a"));
+}
+
+TEST_CASE("security manager: nothing is taken when the ledger does not take the intent", "[actors]") {
+  manager it;
+  it.world->fault = [](std::string_view call, const std::string& about) -> std::optional<error> {
+    if (call == "commit" && about.starts_with("files of"))
+      return error{errc::system, "no space left on device"};
+    return std::nullopt;
+  };
+  const auto who = it.secure(wish_of(1, {"/images/a"}));
+  REQUIRE_FALSE(who);
+  CHECK(who.error().detail == "guest 'web1': no space left on device");
+  CHECK(it.is_as_before("/images/a"));
+  it.world->fault = nullptr;
+  REQUIRE(it.secure(wish_of(1, {"/images/a"})));
+  CHECK(it.is_taken("/images/a"));
+  it.release(1);
+  CHECK(it.is_as_before("/images/a"));
+}
+
+TEST_CASE("security manager: a missing file and an unknown user are refused with the guest's name", "[actors]") {
+  manager it;
+  const auto missing = it.secure(wish_of(1, {"/images/gone"}));
+  REQUIRE_FALSE(missing);
+  CHECK(missing.error().detail == "guest 'web1': '/images/gone' is not there");
+  auto wish = wish_of(1, {"/images/a"});
+  wish.user = "nobody-knows:nobody-knows";
+  const auto unknown = it.secure(wish);
+  REQUIRE_FALSE(unknown);
+  CHECK(unknown.error().detail.find("guest 'web1': DAC label 'nobody-knows:nobody-knows'") == 0);
+  CHECK(it.is_as_before("/images/a"));
+  CHECK(it.world->file_rows.empty());
+}
+
+TEST_CASE("security manager: a guest whose files hang delays no other", "[actors]") {
+  manager it;
+  it.world->add_file("/nfs/dead", 0, 0);
+  it.world->stuck = [](std::string_view, const std::string& about) { return about == "/nfs/dead"; };
+  const auto stuck = it.wants(wish_of(1, {"/nfs/dead", "/images/a"}));
+  REQUIRE(it.secure(wish_of(2, {"/images/a"})));
+  it.release(2);
+  CHECK(it.is_as_before("/images/a"));
+  CHECK_FALSE(stuck->has_value());
+}
+
+TEST_CASE("security manager: a guest that is gone from the ledger gives its files back at the next start", "[actors]") {
+  manager it;
+  REQUIRE(it.secure(wish_of(1, {"/images/a"})));
+  it.crash(); // no guest row: the daemon died before, or after, there was one
+  it.settle();
+  CHECK(it.is_as_before("/images/a"));
+  CHECK(it.world->file_rows.empty());
+}
+
+TEST_CASE("security manager: two guests that come and go at the same time leave a shared file as it was", "[actors]") {
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    INFO("seed " << seed);
+    manager it{seed};
+    std::mt19937_64 draw{seed};
+    for (int round = 0; round < 4; ++round) {
+      std::vector<outcome<guest_identity>> taking;
+      for (int guest = 1; guest <= 3; ++guest)
+        taking.push_back(it.wants(wish_of(guest, {"/images/a", "/images/b"})));
+      for (auto& each : taking)
+        REQUIRE(it.answer(each));
+      REQUIRE(it.is_taken("/images/a"));
+      std::vector<outcome<done>> leaving;
+      for (int guest = 1; guest <= 2; ++guest)
+        leaving.push_back(it.leaves(guest));
+      const bool keeps = draw() % 2 == 0;
+      if (!keeps)
+        leaving.push_back(it.leaves(3));
+      for (auto& each : leaving)
+        REQUIRE(it.answer(each));
+      REQUIRE((keeps ? it.is_taken("/images/a") : it.is_as_before("/images/a")));
+      if (keeps)
+        it.release(3);
+      REQUIRE(it.is_as_before("/images/a"));
+      REQUIRE(it.is_as_before("/images/b"));
+      REQUIRE(it.world->violations == std::vector<std::string>{});
+    }
+  }
+}
+
+TEST_CASE("security manager: files that are taken while others give them back are taken in the end", "[actors]") {
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    INFO("seed " << seed);
+    manager it{seed};
+    REQUIRE(it.secure(wish_of(1, {"/images/a", "/images/b"})));
+    const auto leaving = it.leaves(1);
+    const auto taking = it.wants(wish_of(2, {"/images/b", "/images/a"}));
+    REQUIRE(it.answer(leaving));
+    REQUIRE(it.answer(taking));
+    REQUIRE(it.is_taken("/images/a"));
+    REQUIRE(it.is_taken("/images/b"));
+    it.release(2);
+    REQUIRE(it.is_as_before("/images/a"));
+    REQUIRE(it.is_as_before("/images/b"));
+    REQUIRE(it.world->violations == std::vector<std::string>{});
+  }
+}
