@@ -226,6 +226,12 @@ result<void> company::members::open() {
   around->boot_id = about_host->boot_id;
   around->vnc_listen = setup.settings.vnc_listen;
   around->spice_listen = setup.settings.spice_listen;
+  around->vnc_password = setup.settings.vnc_password;
+  around->spice_password = setup.settings.spice_password;
+  if (const auto most = setup.settings.max_processes; most != 0)
+    around->limits.push_back({"nproc", most, most});
+  if (const auto most = setup.settings.max_files; most != 0)
+    around->limits.push_back({"nofile", most, most});
   around->networks = setup.settings.networks;
   around->kill_after = setup.settings.grace_ms;
   around->qmp_answer = setup.settings.qmp_timeout_ms;

@@ -56,6 +56,7 @@ result<const domain*> definition_for(const guest_view& view, std::uint32_t flags
 }
 
 result<std::string> native_form(domain& guest, const emulator_facts& facts, const control_surroundings& around) {
+  forget_connections(guest); // before what its cards would need is worked out
   auto whole = complete_definition(guest, facts, [&around] { return around.machine->random_bytes(); });
   if (!whole)
     return tl::make_unexpected(whole.error());
@@ -66,7 +67,7 @@ result<std::string> native_form(domain& guest, const emulator_facts& facts, cons
   const auto& guests = *around.around;
   assign_display_ports(guest, ports, guests.vnc_listen, guests.spice_listen);
   run_settings settings;
-  settings.run_dir = fmt::format("{}/domain--1-{}", guests.run_root, guest.name.substr(0, 20));
+  settings.run_dir = run_dir_under(guests.run_root, guest, -1);
   settings.state_dir = guests.state_root;
   settings.networks = guests.networks;
   settings.session = around.session;
@@ -97,7 +98,7 @@ void serve_create_xml(control_call call, xdr_reader& args) {
   const auto flags = args.u32();
   if (!complete(call, args) || !accept_flags(call, flags, create_paused | create_autodestroy | create_validate))
     return;
-  create_guest order{std::string{xml}, flags & ~create_validate, nullptr};
+  create_guest order{std::string{xml}, flags, nullptr};
   if ((flags & create_autodestroy) != 0)
     order.owner = call.client->address();
   ask(call, call.client->around().driver, work_within, std::move(order),

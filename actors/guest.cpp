@@ -5,6 +5,7 @@
 #include "xml/qemu_argv.hpp"
 
 #include <csignal>
+#include <ctime>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
@@ -57,6 +58,15 @@ std::string_view short_name(std::string_view name) {
   while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80)
     --end;
   return name.substr(0, end);
+}
+
+/// "2030-12-31T23:59:59", in UTC, as seconds since 1970.
+std::optional<std::int64_t> seconds_of(const std::string& time) {
+  std::tm parts{};
+  const auto* end = ::strptime(time.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
+  if (end == nullptr || *end != '\0')
+    return std::nullopt;
+  return ::timegm(&parts);
 }
 
 caf::error gone() {
@@ -224,6 +234,13 @@ void guest_data::write_intent() {
   next->id = id_;
   assign_aliases(*next);
   assign_display_ports(*next, display_ports_, around_->vnc_listen, around_->spice_listen);
+  for (auto& each : next->devices.graphics) {
+    const auto& usual = each.type == graphics_type::vnc ? around_->vnc_password : around_->spice_password;
+    if ((each.type == graphics_type::vnc || each.type == graphics_type::spice) && !each.has_password && !usual.empty()) {
+      each.password = usual;
+      each.has_password = true;
+    }
+  }
   live_ = std::move(next);
   commit_row(make_row("starting"), [this](result<done> written) {
     if (!written)
@@ -280,6 +297,7 @@ void guest_data::compose() {
   run_settings settings;
   settings.id = id_;
   settings.run_dir = run_dir_;
+  settings.state_dir = around_->state_root;
   settings.monitor_fd = monitor_number;
   settings.networks = around_->networks;
   settings.session = around_->session;
@@ -298,6 +316,7 @@ void guest_data::compose() {
   plan_.env = std::move(line->env);
   if (identity_.change)
     plan_.identity = launch_identity{identity_.uid, identity_.gid, identity_.groups};
+  plan_.limits = around_->limits;
   plan_.keep_fds.push_back(monitor_number);
   passed_ = {{place_->listening.get(), monitor_number}, {place_->log.get(), 1}, {place_->log.get(), 2}};
   for (std::size_t i = 0; i < place_->taps.size(); ++i) {
@@ -361,8 +380,26 @@ void guest_data::greeted() {
     learn_state();
 }
 
+/// What the command line cannot say. QEMU answers in order, so the last answer finds the others given.
 void guest_data::set_up() {
+  const auto must = [this](result<void> went) {
+    if (!went && life_ == guest_state::setting_up)
+      refuse(std::move(went.error()));
+  };
+  if (live_->on_reboot == lifecycle_action::destroy)
+    ask(shut_down_at_reset(), must);
+  for (const auto& each : live_->devices.graphics) {
+    if (!each.has_password)
+      continue;
+    const auto protocol = std::string{word_of(each.type)};
+    ask(set_password(protocol, each.password), must);
+    if (!each.password_valid_to.empty())
+      if (const auto at = seconds_of(each.password_valid_to))
+        ask(expire_password(protocol, *at), must);
+  }
   ask(query_chardev(), [this](result<std::vector<qemu_chardev>> answer) {
+    if (life_ != guest_state::setting_up)
+      return;
     if (!answer)
       return refuse(std::move(answer.error()));
     auto next = std::make_shared<domain>(*live_);
@@ -397,9 +434,11 @@ void guest_data::boot() {
   };
   if (stay_paused_) {
     tell(event::lifecycle{2, 0});
-    show(shown::paused, 1);
-    publish();
-    tell(event::lifecycle{3, 0});
+    if (life_ == guest_state::paused) { // nobody has resumed it yet
+      show(shown::paused, 1);
+      publish();
+      tell(event::lifecycle{3, 0});
+    }
     return answer();
   }
   resume_reason_ = 1;
@@ -837,6 +876,8 @@ caf::result<console_place> guest_data::console(const open_console& order) {
   if (taken != consoles_.end())
     caf::anon_send(caf::actor_cast<caf::actor>(taken->second), close_console{found->path});
   consoles_[found->path] = order.user;
+  if (order.user)
+    self_->monitor(caf::actor_cast<caf::actor_addr>(order.user)); // one that dies has let go
   return console_place{found->path, found->socket};
 }
 
@@ -844,7 +885,8 @@ void guest_data::console_closed(const std::string& path) {
   consoles_.erase(path);
 }
 
-void guest_data::owner_gone(const caf::actor_addr& who) {
+void guest_data::client_gone(const caf::actor_addr& who) {
+  std::erase_if(consoles_, [&](const auto& each) { return each.second && each.second->address() == who; });
   if (!autodestroy_ || who != owner_ || life_ == guest_state::shutoff)
     return;
   end_ = guest_end::destroyed;
@@ -1038,7 +1080,7 @@ void guest_data::commit_row(std::shared_ptr<const guest_row> row, std::function<
 namespace {
 
 guest_actor::behavior_type guest(guest_actor::stateful_pointer<guest_data> self, guest_setup setup) {
-  self->set_down_handler([self](const caf::down_msg& gone) { self->state.owner_gone(gone.source); });
+  self->set_down_handler([self](const caf::down_msg& gone) { self->state.client_gone(gone.source); });
   self->state.begin(self, std::move(setup));
   return {
     [self](const start_guest& x) { return self->state.start(x); },

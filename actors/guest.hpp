@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace troupe {
 
@@ -28,6 +29,8 @@ struct guest_surroundings {
   std::string boot_id;
   std::string vnc_listen = "127.0.0.1";
   std::string spice_listen = "127.0.0.1";
+  std::string vnc_password, spice_password; ///< Of displays whose definition has none; empty: none.
+  std::vector<resource_limit> limits;       ///< Of every QEMU.
   std::map<std::string, std::string> networks; ///< network name to bridge, or "user"
   std::chrono::milliseconds kill_after{1500};  ///< from SIGTERM to SIGKILL
   std::chrono::milliseconds greet_within{30000};

@@ -36,7 +36,7 @@ public:
   caf::result<console_place> console(const open_console& order);
   void console_closed(const std::string& path);
   void set_autostart_mark(bool on);
-  void owner_gone(const caf::actor_addr& who);
+  void client_gone(const caf::actor_addr& who);
 
   // What QEMU says; actors/qmp_events.cpp calls these.
   void on_qmp(const qmp_event& said);

@@ -16,6 +16,10 @@ shard::shard(caf::actor_system* system) : execution_unit(system), alarm_{std::ma
   loop_.on_turn([this] { return run_ready(); });
 }
 
+void shard::exec_later(caf::resumable* job) {
+  loop_scheduler::of(system()).enqueue(job);
+}
+
 shard* shard::here() noexcept {
   return current_shard;
 }

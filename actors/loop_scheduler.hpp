@@ -20,7 +20,8 @@ class shard final : public caf::execution_unit {
 public:
   explicit shard(caf::actor_system* system);
 
-  void exec_later(caf::resumable* job) override { push(job); }
+  /// It may belong to another shard.
+  void exec_later(caf::resumable* job) override;
 
   /// Makes `job` run on this shard. Any thread.
   void push(caf::resumable* job);

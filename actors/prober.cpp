@@ -7,6 +7,7 @@
 #include <csignal>
 #include <deque>
 #include <fmt/format.h>
+#include <malloc.h>
 #include <map>
 #include <set>
 #include <spdlog/spdlog.h>
@@ -295,6 +296,7 @@ void prober_data::finish(const std::shared_ptr<attempt>& one, result<probe_answe
     under_way_.erase(one);
   setup_.machine->remove_place(one->run_dir, [](result<done>) {});
   std::exchange(one->then, nullptr)(std::move(outcome));
+  ::malloc_trim(0); // all that QEMU told was far more than what is kept of it
 }
 
 namespace {

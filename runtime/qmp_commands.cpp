@@ -175,6 +175,16 @@ command<void> system_powerdown() { return {"system_powerdown", nullptr, read_not
 command<void> system_reset() { return {"system_reset", nullptr, read_nothing}; }
 command<void> system_wakeup() { return {"system_wakeup", nullptr, read_nothing}; }
 command<void> inject_nmi() { return {"inject-nmi", nullptr, read_nothing}; }
+
+command<void> shut_down_at_reset() { return {"set-action", {{"reboot", "shutdown"}}, read_nothing}; }
+
+command<void> set_password(std::string protocol, std::string password) {
+  return {"set_password", {{"protocol", std::move(protocol)}, {"password", std::move(password)}}, read_nothing};
+}
+
+command<void> expire_password(std::string protocol, std::int64_t at) {
+  return {"expire_password", {{"protocol", std::move(protocol)}, {"time", std::to_string(at)}}, read_nothing};
+}
 command<void> balloon(std::uint64_t bytes) { return {"balloon", {{"value", bytes}}, read_nothing}; }
 command<std::uint64_t> query_balloon() { return {"query-balloon", nullptr, read_balloon}; }
 command<qemu_status> query_status() { return {"query-status", nullptr, read_status}; }

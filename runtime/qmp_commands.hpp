@@ -73,6 +73,14 @@ command<void> system_reset();
 command<void> system_wakeup();
 command<void> inject_nmi();
 
+/// Makes QEMU end where its guest would start over. Source: qapi/run-state.json `set-action`.
+command<void> shut_down_at_reset();
+
+/// The password of a display, "vnc" or "spice". Source: qapi/ui.json.
+command<void> set_password(std::string protocol, std::string password);
+/// When it ends, in seconds since 1970.
+command<void> expire_password(std::string protocol, std::int64_t at);
+
 /// Asks the guest to change its memory to `bytes`; QEMU answers before it has.
 command<void> balloon(std::uint64_t bytes);
 

@@ -184,6 +184,33 @@ std::string without_locks(const qemu_settings& set) {
   return set.lock_manager.empty() ? "" : "there is no lock manager: images are not locked beyond what QEMU does";
 }
 
+// These wait for what they would steer.
+
+std::string without_drivers(const qemu_settings& set) {
+  const auto only_users = std::ranges::all_of(set.security_driver, [](const auto& each) { return each == "none"; });
+  return only_users ? "" : "guests are confined by users, groups and capabilities only";
+}
+
+std::string without_requirement(const qemu_settings& set) {
+  return set.security_require_confined ? "no guest is refused for its confinement" : "";
+}
+
+std::string without_capabilities(const qemu_settings& set) {
+  return set.clear_emulator_capabilities ? "" : "QEMU never has capabilities";
+}
+
+std::string without_choice_of_filter(const qemu_settings& set) {
+  return set.seccomp_sandbox.value_or(true) ? "" : "QEMU always filters its system calls";
+}
+
+std::string without_dumps(const qemu_settings& set) {
+  return set.auto_dump_path.empty() ? "" : "the memory of crashed guests is not kept";
+}
+
+std::string without_names(const qemu_settings& set) {
+  return set.set_process_name ? "" : "a QEMU process is always named after its guest";
+}
+
 struct setting_row {
   std::string_view key;
   const char* means; ///< Lines of 76 columns at most.
@@ -210,19 +237,21 @@ constexpr setting_row setting_rows[] = {
   {"security_driver",
    "Confinement besides users: \"apparmor\", \"selinux\", or \"none\". Empty: what\n"
    "the host enforces.",
-   set_drivers, show_list<&s::security_driver>},
+   set_drivers, show_list<&s::security_driver>, without_drivers},
   {"security_default_confined", "1: a guest whose definition does not say otherwise is confined.",
    set_flag<&s::security_default_confined>, show_flag<&s::security_default_confined>},
   {"security_require_confined", "1: a guest that is not confined may not start.",
-   set_flag<&s::security_require_confined>, show_flag<&s::security_require_confined>},
+   set_flag<&s::security_require_confined>, show_flag<&s::security_require_confined>,
+   without_requirement},
   {"clear_emulator_capabilities", "1: QEMU has no capabilities, also when its user is root.",
-   set_flag<&s::clear_emulator_capabilities>, show_flag<&s::clear_emulator_capabilities>},
+   set_flag<&s::clear_emulator_capabilities>, show_flag<&s::clear_emulator_capabilities>,
+   without_capabilities},
   {"namespaces", "Read for the sake of existing files; it has no effect.", set_namespaces, show_list<&s::namespaces>,
    without_namespaces},
   {"seccomp_sandbox",
    "1: QEMU filters its own system calls. 0: it does not. -1: it does where it\n"
    "can.",
-   set_seccomp, show_seccomp},
+   set_seccomp, show_seccomp, without_choice_of_filter},
   {"vnc_listen", "Address that VNC servers listen on unless a definition has one.", set_text<&s::vnc_listen>,
    show_text<&s::vnc_listen>},
   {"vnc_password",
@@ -240,9 +269,9 @@ constexpr setting_row setting_rows[] = {
   {"auto_dump_path",
    "Directory of the memory of guests that crashed and are to be dumped. Empty:\n"
    "dump in the state directory.",
-   set_path<&s::auto_dump_path>, show_text<&s::auto_dump_path>},
+   set_path<&s::auto_dump_path>, show_text<&s::auto_dump_path>, without_dumps},
   {"set_process_name", "1: a QEMU process is named after its guest.", set_flag<&s::set_process_name>,
-   show_flag<&s::set_process_name>},
+   show_flag<&s::set_process_name>, without_names},
   {"max_processes", "Most processes and threads of QEMU's user. 0: as many as the daemon's own.",
    set_number<&s::max_processes, 0, most_unsigned>, show_number<&s::max_processes>},
   {"max_files", "Most files a QEMU may have open. 0: as many as the daemon.",
