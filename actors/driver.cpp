@@ -102,6 +102,8 @@ private:
   caf::error no_guest(std::string which) const;
   void with_name(const std::string& name, std::function<void()> work);
   void name_free(const std::string& name);
+  void with_identity(const domain& guest, std::function<void()> work);
+  void identity_free(const domain& guest);
 
   driver_actor::pointer self_ = nullptr;
   std::shared_ptr<guest_surroundings> around_;
@@ -115,7 +117,7 @@ private:
   std::set<int> taken_ports_;
   int next_id_ = 1;
   bool booted_ = false;                            ///< This is the first daemon since the machine came up.
-  /// Changes of one name take turns; a name's first entry is under way.
+  /// Changes of one name, and of one UUID (as "/UUID"), take turns; the first entry of each is under way.
   std::map<std::string, std::deque<std::function<void()>>> turns_;
 };
 
@@ -357,6 +359,16 @@ void driver_data::name_free(const std::string& name) {
   next();
 }
 
+/// Two definitions may have the same UUID and other names, or the other way round. `work` calls `identity_free` at its end.
+void driver_data::with_identity(const domain& guest, std::function<void()> work) {
+  with_name(guest.name, [this, uuid = uuid_text(guest), work = std::move(work)] { with_name("/" + uuid, work); });
+}
+
+void driver_data::identity_free(const domain& guest) {
+  name_free("/" + uuid_text(guest));
+  name_free(guest.name);
+}
+
 caf::result<guest_ref> driver_data::define(const define_guest& order) {
   constexpr std::uint32_t validate = 1;
   if ((order.flags & ~validate) != 0)
@@ -364,7 +376,7 @@ caf::result<guest_ref> driver_data::define(const define_guest& order) {
   auto promise = self_->make_response_promise<guest_ref>();
   complete(order.xml, [this, promise](result<std::shared_ptr<const domain>> wanted) mutable {
     if (wanted)
-      with_name((*wanted)->name, [this, promise, config = *wanted] { store(config, promise); });
+      with_identity(**wanted, [this, promise, config = *wanted] { store(config, promise); });
     else
       promise.deliver(to_caf(std::move(wanted.error())));
   });
@@ -375,7 +387,7 @@ void driver_data::store(std::shared_ptr<const domain> config, caf::typed_respons
   auto uuid = check_names(*config);
   if (!uuid) {
     promise.deliver(to_caf(std::move(uuid.error())));
-    return name_free(config->name);
+    return identity_free(*config);
   }
   const auto name = config->name;
   around_->machine->save_definition(
@@ -383,7 +395,7 @@ void driver_data::store(std::shared_ptr<const domain> config, caf::typed_respons
     here<done>([this, config, promise, uuid = *uuid, name](result<done> saved) mutable {
       if (!saved) {
         promise.deliver(to_caf(std::move(saved.error())));
-        return name_free(name);
+        return identity_free(*config);
       }
       if (auto* known = slot_of(uuid)) {
         const auto was_persistent = known->view->persistent;
@@ -394,7 +406,7 @@ void driver_data::store(std::shared_ptr<const domain> config, caf::typed_respons
         self_->request(known->actor, guest_answer, set_config{config}).then([](done) {}, [](caf::error&) {});
         tell(known->view->ref, 0, was_persistent ? 1 : 0);
         promise.deliver(known->view->ref);
-        return name_free(name);
+        return identity_free(*config);
       }
       guest_setup wish;
       wish.around = around_;
@@ -407,21 +419,23 @@ void driver_data::store(std::shared_ptr<const domain> config, caf::typed_respons
       add(uuid, spawn(std::move(wish)), first);
       tell(first->ref, 0, 0);
       promise.deliver(first->ref);
-      name_free(name);
+      identity_free(*config);
     }));
 }
 
 caf::result<guest_ref> driver_data::create(const create_guest& order) {
-  constexpr std::uint32_t known = 1 | 2 | 8; // paused, autodestroy, validate
+  constexpr std::uint32_t known = 1 | 2 | 16; // paused, autodestroy, validate
   if ((order.flags & ~known) != 0)
     return to_caf({errc::bad_argument, fmt::format("unsupported flags ({:#x}) for creating a domain", order.flags)});
   auto promise = self_->make_response_promise<guest_ref>();
   complete(order.xml, [this, promise, flags = order.flags,
                        owner = order.owner](result<std::shared_ptr<const domain>> wanted) mutable {
-    if (wanted)
-      run(std::move(*wanted), flags, owner, promise);
-    else
-      promise.deliver(to_caf(std::move(wanted.error())));
+    if (!wanted)
+      return promise.deliver(to_caf(std::move(wanted.error())));
+    with_identity(**wanted, [this, promise, flags, owner, config = *wanted] {
+      run(config, flags, owner, promise);
+      identity_free(*config);
+    });
   });
   return promise;
 }
@@ -514,6 +528,10 @@ caf::result<done> driver_data::autostart(const set_autostart& order) {
   auto promise = self_->make_response_promise<done>();
   const auto name = there->view->ref.name;
   with_name(name, [this, order, name, promise]() mutable {
+    if (const auto* still = slot_of(order.uuid); still == nullptr || !still->view->persistent) {
+      promise.deliver(no_guest(name));
+      return name_free(name);
+    }
     around_->machine->save_autostart(name, order.on, here<done>([this, order, name, promise](result<done> saved) mutable {
       auto* now = slot_of(order.uuid);
       if (saved && now != nullptr) {
