@@ -430,12 +430,13 @@ caf::result<guest_ref> driver_data::create(const create_guest& order) {
   auto promise = self_->make_response_promise<guest_ref>();
   complete(order.xml, [this, promise, flags = order.flags,
                        owner = order.owner](result<std::shared_ptr<const domain>> wanted) mutable {
-    if (!wanted)
-      return promise.deliver(to_caf(std::move(wanted.error())));
-    with_identity(**wanted, [this, promise, flags, owner, config = *wanted] {
-      run(config, flags, owner, promise);
-      identity_free(*config);
-    });
+    if (wanted)
+      with_identity(**wanted, [this, promise, flags, owner, config = *wanted] {
+        run(config, flags, owner, promise);
+        identity_free(*config);
+      });
+    else
+      promise.deliver(to_caf(std::move(wanted.error())));
   });
   return promise;
 }
