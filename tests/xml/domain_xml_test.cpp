@@ -115,7 +115,7 @@ std::string complaint(std::string_view text) {
   const auto guest = read_domain(text);
   if (guest)
     return {};
-  CHECK(guest.error().code == errc::bad_xml);
+  CHECK((guest.error().code == errc::bad_xml || guest.error().code == errc::malformed_xml));
   return guest.error().detail;
 }
 
