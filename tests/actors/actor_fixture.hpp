@@ -48,7 +48,7 @@ struct guest_text {
   std::vector<std::string> disks{};
   bool shareable = false;
   std::string more{}; ///< Elements beside `devices`.
-  int number = 1;   ///< Makes its UUID.
+  int number = 1;     ///< Makes its UUID.
 };
 
 inline std::string uuid_for(int number) {
@@ -274,7 +274,9 @@ public:
     return **wanted;
   }
 
-  result<guest_ref> define(const guest_text& guest) { return answer(now->ask<guest_ref>(now->driver, define_guest{xml_of(guest), 0})); }
+  result<guest_ref> define(const guest_text& guest) {
+    return answer(now->ask<guest_ref>(now->driver, define_guest{xml_of(guest), 0}));
+  }
 
   std::optional<guest_entry> find(const std::string& name) {
     auto found = answer(now->ask<guest_entry>(now->driver, find_guest{find_guest::key::name, name, -1}));
@@ -339,12 +341,14 @@ inline std::vector<std::string> company_fixture::contradictions() {
   for (const auto& view : all) {
     const auto& name = view->ref.name;
     if (view->persistent != world->definitions.contains(name))
-      out.push_back(fmt::format("{} is shown as {} and the disk says otherwise", name, view->persistent ? "persistent" : "transient"));
+      out.push_back(fmt::format("{} is shown as {} and the disk says otherwise", name,
+                                view->persistent ? "persistent" : "transient"));
     if (view->autostart != world->autostarts.contains(name))
       out.push_back(name + " is shown with another autostart mark than the disk has");
     if (view->life == guest_state::shutoff) {
       if (view->ref.id != -1 || view->state != 5 || view->pid != 0 || view->live)
-        out.push_back(fmt::format("{} is shut off and shown with id {}, state {}, pid {}", name, view->ref.id, view->state, view->pid));
+        out.push_back(fmt::format("{} is shut off and shown with id {}, state {}, pid {}", name, view->ref.id,
+                                  view->state, view->pid));
       if (!view->persistent)
         out.push_back(name + " is transient, shut off and still there");
       for (auto& each : left_of(name))
@@ -360,15 +364,17 @@ inline std::vector<std::string> company_fixture::contradictions() {
       continue;
     }
     const auto row = world->rows.find(view->ref.uuid);
-    if (row == world->rows.end() || row->second.pid != view->pid || row->second.domain_id != view->ref.id
-        || row->second.run_dir != qemu->run_dir || row->second.start_time != qemu->id.start_time)
+    if (row == world->rows.end() || row->second.pid != view->pid || row->second.domain_id != view->ref.id ||
+        row->second.run_dir != qemu->run_dir || row->second.start_time != qemu->id.start_time)
       out.push_back(name + " runs and the ledger does not say so");
     else if (is_live(view->life) && row->second.phase != "running")
       out.push_back(fmt::format("{} runs and the ledger says '{}'", name, row->second.phase));
     if (!is_live(view->life))
       out.push_back(fmt::format("{} is still {}", name, to_string(view->life)));
-    else if ((view->life == guest_state::running) != (qemu->status == "running") || (view->state == 1) != (qemu->status == "running"))
-      out.push_back(fmt::format("{} is {} (state {}) and its QEMU {}", name, to_string(view->life), view->state, qemu->status));
+    else if ((view->life == guest_state::running) != (qemu->status == "running") ||
+             (view->state == 1) != (qemu->status == "running"))
+      out.push_back(
+        fmt::format("{} is {} (state {}) and its QEMU {}", name, to_string(view->life), view->state, qemu->status));
     if (!world->run_dirs.contains(qemu->run_dir))
       out.push_back(name + " runs without its directory");
     if (view->live)
@@ -380,9 +386,9 @@ inline std::vector<std::string> company_fixture::contradictions() {
     if (!known)
       out.push_back(fmt::format("QEMU {} of {} runs and no guest knows it", each->id.pid, each->guest));
   }
-  for (const auto& [path, guest] : world->run_dirs)
-    if (std::ranges::none_of(world->alive(), [&](const auto& each) { return each->run_dir == path; }))
-      out.push_back(path + " was left behind");
+  for (const auto& dir : world->run_dirs)
+    if (std::ranges::none_of(world->alive(), [&](const auto& each) { return each->run_dir == dir.first; }))
+      out.push_back(dir.first + " was left behind");
   for (const auto& [uuid, row] : world->rows)
     if (!active.contains(uuid))
       out.push_back(row.name + " is in the ledger and not active");
@@ -394,9 +400,9 @@ inline std::vector<std::string> company_fixture::contradictions() {
     if (users[path].empty() ? file != before : file.uid != qemu_uid || file.gid != qemu_gid)
       out.push_back(fmt::format("{} belongs to {}:{} with {} users", path, file.uid, file.gid, users[path].size()));
   }
-  for (const auto& [name, xml] : world->definitions)
-    if (std::ranges::none_of(all, [&](const auto& view) { return view->ref.name == name; }))
-      out.push_back(name + " is defined on disk and unknown");
+  for (const auto& defined : world->definitions)
+    if (std::ranges::none_of(all, [&](const auto& view) { return view->ref.name == defined.first; }))
+      out.push_back(defined.first + " is defined on disk and unknown");
   for (std::size_t i = 0; i < world->events.size(); ++i)
     if (world->events[i].sequence != i + 1)
       out.push_back(fmt::format("event {} of the log has number {}", i + 1, world->events[i].sequence));

@@ -63,7 +63,9 @@ TEST_CASE("event hub: what a subscriber heard is in the log, and the next daemon
 TEST_CASE("event hub: a ledger that is slow delays an event and loses none", "[actors]") {
   company_fixture company;
   company.settle();
-  company.world->stuck = [](std::string_view call, const std::string& about) { return call == "make_place" && about.empty(); };
+  company.world->stuck = [](std::string_view call, const std::string& about) {
+    return call == "make_place" && about.empty();
+  };
   publish(company, 1);
   company.now->sched().run();
   CHECK(company.now->heard.empty()); // not yet written down

@@ -32,7 +32,9 @@ struct probing : company_fixture {
   outcome<emulator_facts_ptr> wants(const std::string& binary) {
     return now->ask<emulator_facts_ptr>(now->prober, emulator_wanted{binary});
   }
-  long launches_of(const std::string& binary) const { return std::ranges::count(world->trace, "launch probe of " + binary); }
+  long launches_of(const std::string& binary) const {
+    return std::ranges::count(world->trace, "launch probe of " + binary);
+  }
   /// Nothing of any probe is left.
   void must_be_clean() {
     settle();
@@ -104,13 +106,19 @@ TEST_CASE("prober: an emulator that ends, hangs up or is none is told of by name
     how.dies_at_once = true;
     how.last_words = "missing library";
   }
-  SECTION("it cannot be executed") { how.exec_error = "missing library"; }
+  SECTION("it cannot be executed") {
+    how.exec_error = "missing library";
+  }
   SECTION("it dies of a question") {
     how.dies_of = {"query-machines"};
     how.last_words = "missing library";
   }
-  SECTION("it talks garbage") { how.greets = qemu_script::greeting::garbage; }
-  SECTION("it never answers") { how.ignores = {"query-machines"}; }
+  SECTION("it talks garbage") {
+    how.greets = qemu_script::greeting::garbage;
+  }
+  SECTION("it never answers") {
+    how.ignores = {"query-machines"};
+  }
   probing company;
   company.settle();
   company.world->facts = {{"/usr/bin/qemu-a", ""}};
@@ -144,7 +152,8 @@ TEST_CASE("prober: the list has those that answered", "[actors]") {
     return how;
   };
   company.crash();
-  const auto all = company.answer(company.now->ask<std::vector<emulator_facts_ptr>>(company.now->prober, list_emulators{}));
+  const auto all =
+    company.answer(company.now->ask<std::vector<emulator_facts_ptr>>(company.now->prober, list_emulators{}));
   REQUIRE(all);
   REQUIRE(all->size() == 1);
   CHECK(all->front()->binary == "/usr/bin/qemu-b");

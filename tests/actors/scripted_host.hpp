@@ -24,11 +24,11 @@ using nlohmann::json;
 struct qemu_script {
   enum class greeting { prompt, never, garbage };
 
-  std::string exec_error;            ///< Not empty: the launcher says this and ends.
-  bool dies_at_once = false;         ///< Before it listens to its monitor.
+  std::string exec_error;    ///< Not empty: the launcher says this and ends.
+  bool dies_at_once = false; ///< Before it listens to its monitor.
   int exit_code = 1;
   int exit_signal = 0;
-  std::string last_words;            ///< In its log, when it dies by itself.
+  std::string last_words; ///< In its log, when it dies by itself.
   greeting greets = greeting::prompt;
   moment greets_after = 5ms;
   moment answers_after = 1ms;
@@ -48,7 +48,7 @@ class machine;
 /// A connection to a fake QEMU's monitor.
 struct monitor_line {
   qmp_monitor::callbacks calls;
-  bool held = true;   ///< Our end.
+  bool held = true; ///< Our end.
   bool closed = false;
   bool greeted = false;
   struct command {
@@ -56,10 +56,10 @@ struct monitor_line {
     json arguments;
     std::function<void(result<json>)> then;
   };
-  std::vector<command> waiting;              ///< For the greeting.
+  std::vector<command> waiting; ///< For the greeting.
   std::map<std::uint64_t, command> unanswered;
   std::uint64_t next = 0;
-  moment last{};                             ///< What was said is heard in order.
+  moment last{}; ///< What was said is heard in order.
 };
 
 /// A process: the launcher, and the QEMU it becomes.
@@ -125,13 +125,16 @@ public:
 
   /// How long something takes.
   moment some_time(moment usual) {
-    return seed == 0 ? usual : moment{static_cast<moment::rep>(draw() % static_cast<std::uint64_t>(2 * usual.count() + 1))};
+    return seed == 0 ? usual
+                     : moment{static_cast<moment::rep>(draw() % static_cast<std::uint64_t>(2 * usual.count() + 1))};
   }
 
   void at(moment when, std::function<void()> what) { queue_.emplace(when, std::move(what)); }
   void after(moment delay, std::function<void()> what) { at(now + delay, std::move(what)); }
 
-  std::optional<moment> next_event() const { return queue_.empty() ? std::nullopt : std::optional{queue_.begin()->first}; }
+  std::optional<moment> next_event() const {
+    return queue_.empty() ? std::nullopt : std::optional{queue_.begin()->first};
+  }
   std::size_t due_events() const {
     return static_cast<std::size_t>(std::distance(queue_.begin(), queue_.upper_bound(now)));
   }
@@ -287,7 +290,8 @@ public:
     });
   }
 
-  void take(const std::shared_ptr<fake_qemu>& who, const std::shared_ptr<monitor_line>& line, monitor_line::command what) {
+  void take(const std::shared_ptr<fake_qemu>& who, const std::shared_ptr<monitor_line>& line,
+            monitor_line::command what) {
     const auto number = line->next++;
     const auto name = what.name;
     line->unanswered.emplace(number, std::move(what));
@@ -333,7 +337,8 @@ private:
       return fail(errc::operation_failed, "QEMU command 'query-balloon': no balloon (DeviceNotActive)");
     if (name == "cont") {
       if (who->status == "shutdown")
-        return fail(errc::operation_failed, "QEMU command 'cont': Resetting the Virtual Machine is required (GenericError)");
+        return fail(errc::operation_failed,
+                    "QEMU command 'cont': Resetting the Virtual Machine is required (GenericError)");
       if (std::exchange(who->status, "running") != "running")
         tell(who, "RESUME");
       return json::object();
@@ -357,7 +362,8 @@ private:
         after(some_time(30ms), [this, who] { power_off(who); });
       return json::object();
     }
-    return fail(errc::operation_failed, fmt::format("QEMU command '{0}': The command {0} has not been found (CommandNotFound)", name));
+    return fail(errc::operation_failed,
+                fmt::format("QEMU command '{0}': The command {0} has not been found (CommandNotFound)", name));
   }
 
   std::multimap<moment, std::function<void()>> queue_;
@@ -375,7 +381,8 @@ public:
     if (!begins("make_place", wish.guest, then))
       return;
     work(std::move(then), [this, wish]() -> result<std::shared_ptr<place>> {
-      const bool known = std::ranges::any_of(machine_->rows, [&](const auto& each) { return each.second.run_dir == wish.run_dir; });
+      const bool known =
+        std::ranges::any_of(machine_->rows, [&](const auto& each) { return each.second.run_dir == wish.run_dir; });
       if (!known && !wish.guest.starts_with("probe of "))
         machine_->violations.push_back("made " + wish.run_dir + ", which the ledger does not know");
       machine_->run_dirs[wish.run_dir] = wish.guest;
@@ -401,8 +408,8 @@ public:
       const auto there = machine_->run_dirs.find(run_dir);
       if (there == machine_->run_dirs.end())
         return done{};
-      if (!there->second.starts_with("probe of ")
-          && std::ranges::none_of(machine_->rows, [&](const auto& each) { return each.second.run_dir == run_dir; }))
+      if (!there->second.starts_with("probe of ") &&
+          std::ranges::none_of(machine_->rows, [&](const auto& each) { return each.second.run_dir == run_dir; }))
         machine_->violations.push_back("removed " + run_dir + " after the ledger had forgotten it");
       for (const auto& each : machine_->alive())
         if (each->run_dir == run_dir && !there->second.starts_with("probe of "))
@@ -541,7 +548,9 @@ public:
         return fail(errc::bad_argument, "no user is named");
       if (user == "nobody-knows")
         return fail(errc::bad_argument, "there is no user 'nobody-knows'");
-      const auto number = [](const std::string& text) { return static_cast<unsigned>(std::stoul(text.substr(text.starts_with('+')))); };
+      const auto number = [](const std::string& text) {
+        return static_cast<unsigned>(std::stoul(text.substr(text.starts_with('+'))));
+      };
       const auto uid = number(user);
       const auto gid = group.empty() ? uid : number(group);
       return dac_identity{uid, gid, {gid}};
@@ -749,7 +758,9 @@ private:
     std::shared_ptr<monitor_line> line_;
   };
 
-  void note(std::string_view call, const std::string& about) { machine_->trace.push_back(fmt::format("{} {}", call, about)); }
+  void note(std::string_view call, const std::string& about) {
+    machine_->trace.push_back(fmt::format("{} {}", call, about));
+  }
 
   std::string guest_at(const std::string& run_dir) const {
     const auto it = machine_->run_dirs.find(run_dir);
@@ -804,8 +815,9 @@ private:
     auto& to = *machine_;
     for (const auto& uuid : batch.drop_guests)
       to.rows.erase(uuid);
-    for (const auto& [path, uuid] : batch.drop_files)
-      std::erase_if(to.file_rows, [&](const file_row& row) { return row.path == path && row.guest_uuid == uuid; });
+    for (const auto& gone : batch.drop_files)
+      std::erase_if(to.file_rows,
+                    [&](const file_row& row) { return row.path == gone.first && row.guest_uuid == gone.second; });
     for (const auto& row : batch.put_guests)
       to.rows[row.uuid] = row;
     for (const auto& row : batch.put_files) {

@@ -61,7 +61,8 @@ TEST_CASE("security manager: a shared file goes back with the last guest that ha
   }
 }
 
-TEST_CASE("security manager: what cannot be taken leaves everything as it was, and the answer names guest and path", "[actors]") {
+TEST_CASE("security manager: what cannot be taken leaves everything as it was, and the answer names guest and path",
+          "[actors]") {
   manager it;
   REQUIRE(it.secure(wish_of(1, {"/images/a"})));
   it.world->fault = [](std::string_view call, const std::string& about) -> std::optional<error> {
