@@ -522,8 +522,8 @@ samples measure_bare_events(const words& arg) {
   qemu.greet();
   samples out;
   for (int left = number(arg[1]); left > 0; --left)
-    for (const auto& [command, event] : {std::pair{"cont", "RESUME"}, std::pair{"stop", "STOP"}}) {
-      out["event"].push_back(timed([&] { qemu.execute_until(command, event); }));
+    for (const auto& each : {std::pair{"cont", "RESUME"}, std::pair{"stop", "STOP"}}) {
+      out["event"].push_back(timed([&] { qemu.execute_until(each.first, each.second); }));
       qemu.settle();
     }
   return out;
