@@ -27,6 +27,7 @@ PATIENCE = float(os.environ.get("TROUPE_PATIENCE", "60"))  # seconds until a wai
 
 # A clean environment for clients: nothing of the caller's libvirt settings, and English output.
 CLEAN = {"LC_ALL": "C", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+CLEAN.update((name, os.environ[name]) for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ)
 
 
 def wait_until(what, probe, patience=PATIENCE):
