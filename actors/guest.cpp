@@ -100,11 +100,30 @@ guest_data::~guest_data() {
     promise.deliver(gone());
   for (auto& promise : stopping_)
     promise.deliver(gone());
+  for (auto& [number, answer] : unanswered_)
+    answer(from_caf(gone()));
 }
 
 template <class T>
 std::function<void(result<T>)> guest_data::here(std::function<void(result<T>)> then) {
   return inside_as<guest_actor, result<T>>(self_, std::move(then));
+}
+
+/// For an order whose client waits: `then` is also called, with an error, when the monitor goes before it answers.
+template <class T>
+std::function<void(result<T>)> guest_data::or_gone(std::function<void(result<T>)> then) {
+  const auto number = ++asked_;
+  unanswered_[number] = [then](error why) { then(tl::make_unexpected(std::move(why))); };
+  return [this, number, then](result<T> answer) {
+    if (unanswered_.erase(number) != 0)
+      then(std::move(answer));
+  };
+}
+
+void guest_data::drop_monitor() {
+  monitor_.reset();
+  for (auto& [number, answer] : std::exchange(unanswered_, {}))
+    answer({errc::qemu_gone, called() + ": QEMU ended before it answered"});
 }
 
 template <class Reply>
@@ -628,7 +647,7 @@ void guest_data::limit_stop() {
 
 void guest_data::ended(exit_status how) {
   process_.reset();
-  monitor_.reset();
+  drop_monitor();
   if (end_ == guest_end::none)
     end_ = how.known && how.signal == 0 && how.code == 0 ? guest_end::shut_down : guest_end::crashed;
   if (!starting_.empty() && place_) {
@@ -654,7 +673,7 @@ void guest_data::ended(exit_status how) {
 
 void guest_data::release() {
   process_.reset();
-  monitor_.reset();
+  drop_monitor();
   const auto settle = [this] {
     around_->machine->remove_place(run_dir_, here<done>([this](result<done> removed) {
       if (!removed)
@@ -714,12 +733,12 @@ result<void> guest_data::must_be_live() const {
 }
 
 void guest_data::order(command<void> what, caf::typed_response_promise<done> then) {
-  ask(std::move(what), [then](result<void> went) mutable {
-    if (went)
-      then.deliver(done{});
-    else
-      then.deliver(to_caf(std::move(went.error())));
-  });
+  ask(std::move(what), or_gone<void>([then](result<void> went) mutable {
+        if (went)
+          then.deliver(done{});
+        else
+          then.deliver(to_caf(std::move(went.error())));
+      }));
 }
 
 caf::result<done> guest_data::shutdown(std::uint32_t flags, bool then_boot_again) {
@@ -779,14 +798,14 @@ caf::result<std::string> guest_data::command_monitor(const monitor_command& orde
   if (!monitor_)
     return to_caf({errc::qemu_gone, called() + " has no monitor connection now"});
   auto promise = self_->make_response_promise<std::string>();
-  auto answer = [promise](result<std::string> text) mutable {
+  auto answer = or_gone<std::string>([promise](result<std::string> text) mutable {
     if (text)
       promise.deliver(std::move(*text));
     else
       promise.deliver(to_caf(std::move(text.error())));
-  };
+  });
   if (order.human)
-    ask(human_monitor_command(order.text), std::function<void(result<std::string>)>{answer});
+    ask(human_monitor_command(order.text), answer);
   else
     monitor_->execute_raw(order.text, around_->qmp_answer, here<std::string>(answer));
   return promise;

@@ -82,6 +82,9 @@ private:
   std::function<void(result<T>)> here(std::function<void(result<T>)> then);
   template <class Reply>
   void ask(command<Reply> what, std::type_identity_t<std::function<void(result<Reply>)>> then);
+  template <class T>
+  std::function<void(result<T>)> or_gone(std::function<void(result<T>)> then);
+  void drop_monitor();
   void order(command<void> what, caf::typed_response_promise<done> then);
   qmp_monitor::callbacks monitor_calls();
 
@@ -134,6 +137,8 @@ private:
 
   std::vector<caf::typed_response_promise<guest_ref>> starting_;
   std::vector<caf::typed_response_promise<done>> stopping_;
+  std::uint64_t asked_ = 0;
+  std::map<std::uint64_t, std::function<void(error)>> unanswered_; ///< Orders that wait for QEMU's answer.
 };
 
 } // namespace troupe

@@ -363,6 +363,30 @@ TEST_CASE("guest: a QEMU that dies is noticed in every state, and told as a cras
   CHECK(company.lifecycle().back() == std::pair{5, 2});
 }
 
+TEST_CASE("guest: who waits for QEMU's answer hears of its end, whatever is noticed first", "[actors]") {
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    INFO("seed " << seed);
+    one_guest company{seed};
+    qemu_script how;
+    how.ignores = {"stop"};
+    company.script(how);
+    REQUIRE(company.start("web1"));
+    const auto pausing = company.order<done>("web1", suspend_guest{});
+    const auto asking = company.order<std::string>("web1", monitor_command{R"({"execute":"stop"})", false});
+    company.run_for(10ms);
+    const bool actor_fails = seed % 4 == 0;
+    if (actor_fails)
+      caf::anon_send(company.actor("web1"), completion{[] { throw std::runtime_error("a bug"); }});
+    else
+      company.world->die(company.world->qemu_of("web1"), 0, 11);
+    company.run_for(20s); // less than QEMU has for an answer
+    REQUIRE(pausing->has_value());
+    REQUIRE(asking->has_value());
+    CHECK((**pausing).error().code == (actor_fails ? errc::aborted : errc::qemu_gone));
+    CHECK((**asking).error().code == (actor_fails ? errc::aborted : errc::qemu_gone));
+  }
+}
+
 TEST_CASE("guest: a power-off by the guest ends it as a shutdown", "[actors]") {
   one_guest company;
   REQUIRE(company.start("web1"));
