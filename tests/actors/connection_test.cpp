@@ -384,8 +384,7 @@ TEST_CASE("connection: a subscriber that does not read is dropped", "[actors]") 
 TEST_CASE("connection: closing it is answered first", "[actors]") {
   control_fixture on;
   auto client = on.open();
-  client.send(call_header(2, 9));
-  client.send(call_header(3, 10)); // too late
+  client.send_bytes(encode_rpc(call_header(2, 9), {}) + encode_rpc(call_header(3, 10), {})); // the second is too late
   const auto answer = client.receive();
   REQUIRE(answer);
   CHECK(answer->header == reply_to(call_header(2, 9)));

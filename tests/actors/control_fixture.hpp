@@ -162,9 +162,9 @@ inline event_hub_actor::behavior_type scripted_hub(event_hub_actor::pointer, scr
 }
 
 /// The test's end of a connection. It waits, but never for good.
-class wire_client {
+class waiting_client {
 public:
-  explicit wire_client(unique_fd socket) : socket_{std::move(socket)} {}
+  explicit waiting_client(unique_fd socket) : socket_{std::move(socket)} {}
 
   void send(const rpc_header& header, std::string_view payload = {}) { send_bytes(encode_rpc(header, payload)); }
 
@@ -297,7 +297,7 @@ struct control_fixture {
   }
 
   /// A connected client; not yet opened.
-  wire_client connect(bool read_only = false) {
+  waiting_client connect(bool read_only = false) {
     int ends[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
     REQUIRE(::fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
@@ -315,7 +315,7 @@ struct control_fixture {
     around->around = std::make_shared<guest_surroundings>();
     connections.push_back(
       spawn_connection(system, connection_setup{around, std::make_shared<unique_fd>(ends[0]), read_only, {}}));
-    return wire_client{unique_fd{ends[1]}};
+    return waiting_client{unique_fd{ends[1]}};
   }
 
   static std::string open_payload(std::string_view name = "qemu:///system", std::uint32_t flags = 0) {
@@ -326,7 +326,7 @@ struct control_fixture {
     return out.take();
   }
 
-  wire_client open(bool read_only = false) {
+  waiting_client open(bool read_only = false) {
     auto client = connect(read_only);
     REQUIRE(client.call(1, open_payload()).header.status == rpc_status::ok);
     return client;
