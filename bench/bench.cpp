@@ -14,8 +14,8 @@
 //   troupe-bench bare-events PID COUNT         stops and resumes it directly, until the event comes
 //   troupe-bench write DIRECTORY FILE COUNT    writes, syncs and renames what is in FILE
 
-#include "runtime/rpc.hpp"
-#include "runtime/unique_fd.hpp"
+#include "runtime/unix_socket.hpp"
+#include "runtime/wire_client.hpp"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -46,13 +46,11 @@ using samples = std::map<std::string, std::vector<double>>;
 using steady = std::chrono::steady_clock;
 
 // Numbers of libvirt's remote and QEMU programs.
-constexpr int proc_connect_open = 1;
 constexpr int proc_domain_define_xml = 11;
 constexpr int proc_domain_destroy = 12;
 constexpr int proc_domain_lookup_by_name = 23;
 constexpr int proc_domain_resume = 28;
 constexpr int proc_domain_suspend = 34;
-constexpr int proc_auth_list = 66;
 constexpr int proc_connect_get_lib_version = 157;
 constexpr int proc_domain_create_with_flags = 196;
 constexpr int proc_domain_get_state = 212;
@@ -101,18 +99,9 @@ double timed(Work&& work) {
   return since(begin);
 }
 
-sockaddr_un address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path)
-    give_up("too long for a socket: " + path);
-  std::copy(path.begin(), path.end(), address.sun_path);
-  return address;
-}
-
 unique_fd connect_to(const std::string& path) {
   unique_fd fd{socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  const auto address = address_of(path);
+  const auto address = need(unix_address(path), path);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     give_up("can't connect to " + path + ": " + std::strerror(errno));
   return fd;
@@ -135,50 +124,23 @@ std::string_view receive_some(int fd, std::string& into) {
   return {into.data(), static_cast<std::size_t>(got)};
 }
 
-/// A client of libvirt's protocol that blocks, and does as little as it can.
+/// A client of the daemon; what fails ends the measurement.
 class client {
 public:
-  explicit client(const std::string& path) : fd_{connect_to(path)} {
-    call(proc_auth_list, {});
-    xdr_writer open;
-    open.optional_string("qemu:///system");
-    open.u32(0);
-    call(proc_connect_open, open.take());
-  }
+  explicit client(const std::string& path) : wire_{need(wire_client::open(path, "qemu:///system"), path)} {}
 
   std::uint32_t send(int procedure, std::string_view payload, std::uint32_t program = rpc_program_remote) {
-    rpc_header header;
-    header.program = program;
-    header.procedure = procedure;
-    header.serial = ++serial_;
-    send_all(fd_.get(), encode_rpc(header, payload));
-    return header.serial;
+    return need(wire_->send(procedure, payload, program), fmt::format("procedure {}", procedure));
   }
 
-  std::string answer(std::uint32_t serial) {
-    for (;;) {
-      auto packet = next();
-      if (packet.header.type == rpc_type::message || packet.header.serial != serial)
-        continue;
-      if (packet.header.status == rpc_status::error) {
-        xdr_reader in{packet.payload};
-        in.i32(), in.i32();
-        give_up(fmt::format("procedure {} failed: {}", packet.header.procedure,
-                            in.optional_string(rpc_max_string).value_or("")));
-      }
-      return std::move(packet.payload);
-    }
-  }
+  std::string answer(std::uint32_t serial) { return need(wire_->answer(serial), "an answer"); }
 
   std::string call(int procedure, std::string_view payload, std::uint32_t program = rpc_program_remote) {
     return answer(send(procedure, payload, program));
   }
 
   void wait_message(int procedure) {
-    for (;;) {
-      const auto packet = next();
-      if (packet.header.type == rpc_type::message && packet.header.procedure == procedure)
-        return;
+    while (need(wire_->next_message(), "an event").header.procedure != procedure) {
     }
   }
 
@@ -194,18 +156,7 @@ public:
   }
 
 private:
-  rpc_packet next() {
-    for (;;) {
-      if (auto packet = need(framer_.next(), "the daemon's packets"))
-        return std::move(*packet);
-      framer_.feed(receive_some(fd_.get(), buffer_));
-    }
-  }
-
-  unique_fd fd_;
-  std::uint32_t serial_ = 0;
-  rpc_framer framer_;
-  std::string buffer_;
+  std::unique_ptr<wire_client> wire_;
 };
 
 std::string domain_only(const rpc_domain& domain) {
@@ -390,7 +341,7 @@ public:
   /// Starts it; `greet` is what takes the time.
   bare_qemu(const command_line& line, int which) : path_{fmt::format("/tmp/troupe-bench-{}-{}", getpid(), which)} {
     unique_fd listening{socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-    const auto address = address_of(path_);
+    const auto address = need(unix_address(path_), path_);
     unlink(path_.c_str());
     if (bind(listening.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
         listen(listening.get(), 1) != 0)

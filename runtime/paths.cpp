@@ -1,5 +1,7 @@
 #include "runtime/paths.hpp"
 
+#include "runtime/stable_hash.hpp"
+
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -20,14 +22,6 @@ constexpr std::size_t longest_socket = sizeof(sockaddr_un::sun_path) - 1;
 constexpr std::size_t room_for_socket_name = 24;
 constexpr std::size_t shortest_guest_dir = 20; // a hash, a dash, and a little of the name
 
-/// FNV-1a: the same on every run and machine, as a later daemon must find the directory again.
-std::uint64_t hash_of(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : text)
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return hash;
-}
-
 /// `name`, or when that has `room` bytes or more, exactly `room` bytes of its beginning and a hash: no two are the
 /// same.
 std::string shortened(std::string_view name, std::size_t room) {
@@ -36,7 +30,7 @@ std::string shortened(std::string_view name, std::size_t room) {
   auto end = room - 17;
   while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80) // not within a character
     --end;
-  return fmt::format("{}{}-{:016x}", name.substr(0, end), std::string(room - 17 - end, '_'), hash_of(name));
+  return fmt::format("{}{}-{:016x}", name.substr(0, end), std::string(room - 17 - end, '_'), stable_hash(name));
 }
 
 result<void> make_directory(const std::string& path, mode_t mode) {

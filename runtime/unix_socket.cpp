@@ -6,7 +6,6 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <system_error>
 #include <utility>
 
@@ -30,19 +29,6 @@ constexpr auto accept_rest = 100ms;
 
 std::string text_of(int error_number) {
   return std::generic_category().message(error_number);
-}
-
-result<sockaddr_un> address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  constexpr auto longest = sizeof address.sun_path - 1;
-  if (path.empty() || path.size() > longest)
-    return fail(errc::bad_argument,
-                fmt::format("the path of socket '{}' has {} bytes, but a UNIX socket's may have 1 to {}: "
-                            "choose a shorter directory",
-                            path, path.size(), longest));
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
 }
 
 unique_fd new_socket() {
@@ -93,7 +79,7 @@ std::vector<unique_fd> fds_of(msghdr& message) {
 
 result<std::unique_ptr<unix_listener>> unix_listener::open(loop& on, std::string path, mode_t mode, int backlog,
                                                            accepted on_accept) {
-  const auto address = address_of(path);
+  const auto address = unix_address(path);
   if (!address)
     return tl::make_unexpected(address.error());
   if (const auto removed = remove_stale(path, *address); !removed)
@@ -147,18 +133,28 @@ void unix_listener::accept_some() {
   }
 }
 
-result<unique_fd> connect_unix(const std::string& path) {
+result<sockaddr_un> unix_address(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof address.sun_path)
-    return fail(errc::bad_argument, fmt::format("socket path '{}' has {} bytes; 1 to {} are possible", path, path.size(),
-                                                sizeof address.sun_path - 1));
+  constexpr auto longest = sizeof address.sun_path - 1;
+  if (path.empty() || path.size() > longest)
+    return fail(errc::bad_argument,
+                fmt::format("the path of socket '{}' has {} bytes, but a UNIX socket's may have 1 to {}: "
+                            "choose a shorter directory",
+                            path, path.size(), longest));
   std::memcpy(address.sun_path, path.data(), path.size());
-  unique_fd made{::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
+  return address;
+}
+
+result<unique_fd> connect_unix(const std::string& path) {
+  const auto address = unix_address(path);
+  if (!address)
+    return tl::make_unexpected(address.error());
+  auto made = new_socket();
   if (!made)
-    return fail(errc::system, fmt::format("no socket for '{}': {}", path, std::strerror(errno)));
-  if (::connect(made.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return fail(errc::system, fmt::format("cannot connect to '{}': {}", path, std::strerror(errno)));
+    return fail(errc::system, fmt::format("no socket for '{}': {}", path, text_of(errno)));
+  if (::connect(made.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
+    return fail(errc::system, fmt::format("cannot connect to '{}': {}", path, text_of(errno)));
   return made;
 }
 

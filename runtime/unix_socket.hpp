@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/types.h>
 #include <vector>
 
@@ -52,6 +53,9 @@ private:
   timer retry_;
   std::shared_ptr<shared> shared_;
 };
+
+/// The address of a UNIX socket at `path`. Errors: bad_argument (the path is empty or too long).
+result<sockaddr_un> unix_address(const std::string& path);
 
 /// A non-blocking connection to a listening socket. Errors: system with path and errno; bad_argument (path too long).
 result<unique_fd> connect_unix(const std::string& path);

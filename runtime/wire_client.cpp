@@ -1,11 +1,12 @@
 #include "runtime/wire_client.hpp"
 
+#include "runtime/unix_socket.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <utility>
 
 #include <fmt/format.h>
@@ -39,13 +40,11 @@ error error_in(const std::string& payload) {
 } // namespace
 
 result<std::unique_ptr<wire_client>> wire_client::open(const std::string& socket_path, std::string_view uri, bool read_only) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (socket_path.size() >= sizeof address.sun_path)
-    return fail(errc::no_connect, fmt::format("the socket path '{}' is too long", socket_path));
-  socket_path.copy(address.sun_path, socket_path.size());
+  const auto address = unix_address(socket_path);
+  if (!address)
+    return fail(errc::no_connect, address.error().detail);
   unique_fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+  if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
     return fail(errc::no_connect, fmt::format("nobody answers at '{}': {}", socket_path, std::strerror(errno)));
   std::unique_ptr<wire_client> client{new wire_client{std::move(socket)}};
   if (auto listed = client->call(auth_list, {}); !listed)
@@ -59,6 +58,10 @@ result<std::unique_ptr<wire_client>> wire_client::open(const std::string& socket
 }
 
 result<std::string> wire_client::call(std::int32_t procedure, std::string_view payload, std::uint32_t program) {
+  return send(procedure, payload, program).and_then([this](std::uint32_t serial) { return answer(serial); });
+}
+
+result<std::uint32_t> wire_client::send(std::int32_t procedure, std::string_view payload, std::uint32_t program) {
   rpc_header header;
   header.program = program;
   header.procedure = procedure;
@@ -72,6 +75,10 @@ result<std::string> wire_client::call(std::int32_t procedure, std::string_view p
       return fail(errc::no_connect, fmt::format("the daemon went away: {}", std::strerror(errno)));
     rest.remove_prefix(static_cast<std::size_t>(sent));
   }
+  return header.serial;
+}
+
+result<std::string> wire_client::answer(std::uint32_t serial) {
   for (;;) {
     auto packet = next_packet();
     if (!packet)
@@ -82,7 +89,7 @@ result<std::string> wire_client::call(std::int32_t procedure, std::string_view p
       messages_.push_back(std::move(*packet));
       continue;
     }
-    if (packet->header.serial != header.serial)
+    if (packet->header.serial != serial)
       continue;
     if (packet->header.status == rpc_status::error)
       return tl::make_unexpected(error_in(packet->payload));

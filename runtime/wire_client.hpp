@@ -23,6 +23,10 @@ public:
   /// bad_packet.
   result<std::string> call(std::int32_t procedure, std::string_view payload, std::uint32_t program = rpc_program_remote);
 
+  /// The halves of `call`, for who has something to do in between. `send` gives what `answer` wants.
+  result<std::uint32_t> send(std::int32_t procedure, std::string_view payload, std::uint32_t program = rpc_program_remote);
+  result<std::string> answer(std::uint32_t serial);
+
   /// Waits for the next message that is no answer: an event. Errors: as `call`.
   result<rpc_packet> next_message();
 
