@@ -108,9 +108,9 @@ public:
   /// What the cache on disk holds of a binary as it is now, on this kernel and CPU. Errors: operation_failed, no such binary.
   struct remembered {
     std::string key;  ///< where `remember_facts` puts it
-    std::string text; ///< empty: not known
+    std::string text; ///< empty: not known, or the key is the one the caller knows
   };
-  virtual void recall_facts(std::string binary, answer<remembered>) = 0;
+  virtual void recall_facts(std::string binary, std::string known_key, answer<remembered>) = 0;
   virtual void remember_facts(std::string key, std::string text, answer<done>) = 0;
 
   /// Whether /dev/kvm can be opened; or why not. Looked at once.

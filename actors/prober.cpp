@@ -19,6 +19,8 @@ using namespace std::chrono_literals;
 
 /// A probe that takes longer is killed.
 constexpr auto probe_limit = 15s;
+/// A host may have an emulator for each of thirty architectures.
+constexpr std::size_t most_probes = 4;
 constexpr int monitor_number = 10;
 
 } // namespace
@@ -73,7 +75,9 @@ private:
   void ask_kvm(const std::string& binary, const probe_answers& tcg, const std::string& why_no_tcg);
   void settle(const std::string& binary, result<emulator_facts_ptr> outcome);
   void start(std::string binary, std::string accel, std::function<void(result<probe_answers>)> then);
+  void start_next();
   void launch(const std::shared_ptr<attempt>& one);
+  void over(const std::shared_ptr<attempt>& one);
   void finish(const std::shared_ptr<attempt>& one, result<probe_answers> outcome);
 
   prober_actor::pointer self_ = nullptr;
@@ -84,6 +88,7 @@ private:
   std::vector<std::function<void()>> when_searched_;
   unsigned attempts_ = 0;
   std::set<std::shared_ptr<attempt>> under_way_;
+  std::deque<std::shared_ptr<attempt>> queued_; ///< Those that wait until fewer are under way.
 };
 
 void prober_data::find_all() {
@@ -152,7 +157,7 @@ void prober_data::want(const std::string& binary, std::function<void(result<emul
   known.under_way = true;
   known.waiting.push_back(std::move(then));
   // Also when it is known: the binary, the kernel or the microcode may have changed since.
-  setup_.machine->recall_facts(binary, here<host::remembered>([this, binary](result<host::remembered> kept) {
+  setup_.machine->recall_facts(binary, known.key, here<host::remembered>([this, binary](result<host::remembered> kept) {
     auto& one = entries_[binary];
     if (!kept) {
       one.key.clear(); // that the look failed says nothing of the binary
@@ -210,6 +215,15 @@ void prober_data::start(std::string binary, std::string accel, std::function<voi
   one->accel = std::move(accel);
   one->run_dir = fmt::format("{}/probe-{}", setup_.run_root, ++attempts_);
   one->then = std::move(then);
+  queued_.push_back(std::move(one));
+  start_next();
+}
+
+void prober_data::start_next() {
+  if (queued_.empty() || under_way_.size() >= most_probes)
+    return;
+  const auto one = std::move(queued_.front());
+  queued_.pop_front();
   under_way_.insert(one);
   host::place_request wish;
   wish.guest = "probe of " + one->binary;
@@ -239,7 +253,7 @@ void prober_data::launch(const std::shared_ptr<attempt>& one) {
   events.exited = inside_as<prober_actor, exit_status>(self_, [this, one](exit_status how) {
     one->process.reset();
     one->monitor.reset();
-    under_way_.erase(one);
+    over(one);
     setup_.machine->read_log(setup_.log_file, one->place->log_start,
                              here<std::string>([this, one, how](result<std::string> said) {
                                auto words = !one->why.empty() ? one->why : said && !said->empty() ? *said : "it said nothing";
@@ -286,6 +300,12 @@ void prober_data::launch(const std::shared_ptr<attempt>& one) {
                       }});
 }
 
+/// No process of it is left.
+void prober_data::over(const std::shared_ptr<attempt>& one) {
+  under_way_.erase(one);
+  start_next();
+}
+
 void prober_data::finish(const std::shared_ptr<attempt>& one, result<probe_answers> outcome) {
   if (!one->then)
     return; // over already
@@ -293,7 +313,7 @@ void prober_data::finish(const std::shared_ptr<attempt>& one, result<probe_answe
     one->process->signal(SIGKILL);
   one->monitor.reset();
   if (!one->process)
-    under_way_.erase(one);
+    over(one);
   setup_.machine->remove_place(one->run_dir, [](result<done>) {});
   std::exchange(one->then, nullptr)(std::move(outcome));
   ::malloc_trim(0); // all that QEMU told was far more than what is kept of it

@@ -1,5 +1,6 @@
 #include "actors/real_host.hpp"
 
+#include "runtime/stable_hash.hpp"
 #include "runtime/tap.hpp"
 #include "runtime/unix_socket.hpp"
 
@@ -16,7 +17,6 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 namespace troupe {
@@ -165,15 +165,12 @@ private:
 
 /// A socket bound to `path` that listens; its file is for its owner alone.
 result<unique_fd> listen_at(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path)
-    return fail(errc::operation_failed, fmt::format("the socket path '{}' is longer than {} bytes", path,
-                                                    sizeof address.sun_path - 1));
-  path.copy(address.sun_path, path.size());
+  const auto address = unix_address(path);
+  if (!address)
+    return fail(errc::operation_failed, address.error().detail);
   unique_fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
   if (!socket || ::fchmod(socket.get(), 0600) != 0 ||
-      ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || ::listen(socket.get(), 8) != 0)
+      ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0 || ::listen(socket.get(), 8) != 0)
     return fail(errc::system, fmt::format("cannot listen on '{}': {}", path, reason(errno)));
   return socket;
 }
@@ -191,7 +188,7 @@ result<unique_fd> open_log(const std::string& path) {
 
 result<std::shared_ptr<host::place>> place_at(const host::place_request& wish) {
   std::error_code ignored;
-  fs::remove_all(wish.run_dir, ignored); // left by a guest of the same id, before the ledger was lost
+  fs::remove_all(wish.run_dir, ignored); // left by the same guest, before the ledger was lost
   if (::mkdir(wish.run_dir.c_str(), 0700) != 0)
     return fail(errc::system, fmt::format("guest '{}': cannot make '{}': {}", wish.guest, wish.run_dir, reason(errno)));
   if (wish.change_owner && ::chown(wish.run_dir.c_str(), wish.uid, wish.gid) != 0)
@@ -222,12 +219,9 @@ result<std::shared_ptr<host::place>> place_at(const host::place_request& wish) {
   return made;
 }
 
-/// FNV-1a: a name for a file that holds the whole of `text` too, so that a collision is only a miss.
-std::uint64_t short_name(std::string_view text) {
-  std::uint64_t hash = 14695981039346656037u;
-  for (const unsigned char byte : text)
-    hash = (hash ^ byte) * 1099511628211u;
-  return hash;
+/// Where the cache keeps what belongs to a key. The file holds the whole key too, so that a collision is only a miss.
+std::string cache_file(const std::string& cache, const std::string& key) {
+  return fmt::format("{}/{:016x}.facts", cache, stable_hash(key));
 }
 
 std::string contents_of(const std::string& path) {
@@ -439,11 +433,12 @@ void real_host::find_emulators(answer<std::vector<std::string>> then) {
   workers_.run<std::vector<std::string>>("looking for emulators", file_limit, emulators_on_this_host, std::move(then));
 }
 
-void real_host::recall_facts(std::string binary, answer<remembered> then) {
+void real_host::recall_facts(std::string binary, std::string known_key, answer<remembered> then) {
   auto what = fmt::format("looking at '{}'", binary);
   workers_.run<remembered>(
     std::move(what), file_limit,
-    [binary = std::move(binary), cache = setup_.paths.cache, identity = setup_.host_identity]() -> result<remembered> {
+    [binary = std::move(binary), known_key = std::move(known_key), cache = setup_.paths.cache,
+     identity = setup_.host_identity]() -> result<remembered> {
       struct stat info {};
       if (::stat(binary.c_str(), &info) != 0 || ::access(binary.c_str(), X_OK) != 0)
         return fail(errc::operation_failed, fmt::format("the emulator '{}' cannot be used: {}", binary, reason(errno)));
@@ -455,7 +450,9 @@ void real_host::recall_facts(std::string binary, answer<remembered> then) {
       out.key = fmt::format("{}:{} {} {}.{} {}.{} kvm {:o} {}:{} {}", info.st_dev, info.st_ino, info.st_size,
                             info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec,
                             has_kvm ? kvm.st_mode : 0, kvm.st_uid, kvm.st_gid, identity);
-      const auto text = contents_of(fmt::format("{}/{:016x}.facts", cache, short_name(out.key)));
+      if (out.key == known_key)
+        return out;
+      const auto text = contents_of(cache_file(cache, out.key));
       if (text.starts_with(out.key + "\n"))
         out.text = text.substr(out.key.size() + 1);
       return out;
@@ -466,7 +463,7 @@ void real_host::recall_facts(std::string binary, answer<remembered> then) {
 void real_host::remember_facts(std::string key, std::string text, answer<done> then) {
   workers_.run<done>(
     "writing the capability cache", file_limit,
-    [path = fmt::format("{}/{:016x}.facts", setup_.paths.cache, short_name(key)), key, text]() -> result<done> {
+    [path = cache_file(setup_.paths.cache, key), key, text]() -> result<done> {
       // No fsync: what a power failure leaves is probed anew.
       const auto temporary = path + ".new";
       std::ofstream file{temporary, std::ios::binary | std::ios::trunc};

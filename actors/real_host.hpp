@@ -40,7 +40,7 @@ public:
   void take_owners(std::vector<owner_record>, uid_t, gid_t, answer<done>) override;
   void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) override;
   void find_emulators(answer<std::vector<std::string>>) override;
-  void recall_facts(std::string binary, answer<remembered>) override;
+  void recall_facts(std::string binary, std::string known_key, answer<remembered>) override;
   void remember_facts(std::string key, std::string text, answer<done>) override;
   result<void> kvm_usable() override;
   bool port_is_free(int port) override;

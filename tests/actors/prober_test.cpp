@@ -45,6 +45,27 @@ struct probing : company_fixture {
 
 } // namespace
 
+TEST_CASE("prober: a host with many emulators is probed a few at a time", "[actors]") {
+  probing company;
+  constexpr int emulators = 12;
+  for (int i = 0; i < emulators; ++i)
+    company.world->facts[fmt::format("/usr/bin/qemu-{:02}", i)] = "";
+  std::vector<outcome<emulator_facts_ptr>> all;
+  for (int i = 0; i < emulators; ++i)
+    all.push_back(company.wants(fmt::format("/usr/bin/qemu-{:02}", i)));
+  std::size_t most = 0;
+  while (company.step())
+    most = std::max(most, company.world->run_dirs.size());
+  CHECK(most > 1);
+  CHECK(most <= 4);
+  for (auto& each : all) {
+    const auto facts = company.answer(each);
+    INFO((facts ? std::string{} : facts.error().message()));
+    CHECK(facts);
+  }
+  company.must_be_clean();
+}
+
 TEST_CASE("prober: each binary is probed once however many ask", "[actors]") {
   for (std::uint64_t seed = 0; seed <= 30; ++seed) {
     INFO("seed " << seed);

@@ -390,6 +390,7 @@ public:
       made->monitor_socket = wish.run_dir + "/monitor.sock";
       made->listening = unique_fd{::open("/dev/null", O_RDWR | O_CLOEXEC)};
       made->log = unique_fd{::open("/dev/null", O_RDWR | O_CLOEXEC)};
+      listening_.erase(made->log.get()); // the number may have been a listener's that is closed
       made->log_start = machine_->logs[wish.guest].size();
       logs_[wish.log_file] = wish.guest;
       listening_[made->listening.get()] = wish.run_dir;
@@ -636,14 +637,14 @@ public:
       return out;
     });
   }
-  void recall_facts(std::string binary, answer<remembered> then) override {
+  void recall_facts(std::string binary, std::string known_key, answer<remembered> then) override {
     if (!begins("recall_facts", binary, then))
       return;
-    work(std::move(then), [this, binary]() -> result<remembered> {
+    work(std::move(then), [this, binary, known_key]() -> result<remembered> {
       const auto it = machine_->facts.find(binary);
       if (it == machine_->facts.end())
         return fail(errc::operation_failed, fmt::format("the emulator '{}' cannot be used: no such file", binary));
-      return remembered{binary, it->second};
+      return remembered{binary, binary == known_key ? std::string{} : it->second};
     });
   }
   void remember_facts(std::string key, std::string text, answer<done> then) override {
