@@ -31,6 +31,14 @@ struct slot {
   guest_view_ptr view;
   std::shared_ptr<const domain> transient; ///< What created it, when it has no definition.
   std::deque<std::chrono::steady_clock::time_point> failures;
+
+  /// Views are immutable: clients may hold the old one.
+  template <class Change>
+  void amend(Change change) {
+    auto next = std::make_shared<guest_view>(*view);
+    change(*next);
+    view = std::move(next);
+  }
 };
 
 // virConnectListAllDomainsFlags: groups of two or more bits; a group without a bit set does not restrict.
@@ -98,6 +106,7 @@ private:
   void start_marked();
   void start_at_boot(const std::string& uuid);
   void adopt_text(const stored_guest& found);
+  void mark(slot& which, bool autostart);
   slot* slot_of(const std::string& uuid);
   caf::error no_guest(std::string which) const;
   void with_name(const std::string& name, std::function<void()> work);
@@ -215,6 +224,12 @@ void driver_data::start_at_boot(const std::string& uuid) {
           });
 }
 
+/// What is on disk already: whether it starts with the host.
+void driver_data::mark(slot& which, bool autostart) {
+  which.amend([autostart](guest_view& view) { view.autostart = autostart; });
+  self_->request(which.actor, guest_answer, mark_autostart{autostart}).then([](done) {}, [](caf::error&) {});
+}
+
 /// A definition found on disk that nobody gave a UUID yet.
 void driver_data::adopt_text(const stored_guest& found) {
   self_->request(caf::actor_cast<driver_actor>(self_), guest_answer, define_guest{found.xml})
@@ -223,10 +238,7 @@ void driver_data::adopt_text(const stored_guest& found) {
         auto* there = slot_of(defined.uuid);
         if (there == nullptr || !autostart)
           return;
-        auto next = std::make_shared<guest_view>(*there->view);
-        next->autostart = true;
-        there->view = std::move(next);
-        self_->request(there->actor, guest_answer, mark_autostart{true}).then([](done) {}, [](caf::error&) {});
+        mark(*there, true);
         if (booted_)
           start_at_boot(defined.uuid);
       },
@@ -399,10 +411,10 @@ void driver_data::store(std::shared_ptr<const domain> config, caf::typed_respons
       }
       if (auto* known = slot_of(uuid)) {
         const auto was_persistent = known->view->persistent;
-        auto next = std::make_shared<guest_view>(*known->view);
-        next->persistent = true;
-        next->config = config;
-        known->view = next;
+        known->amend([&](guest_view& view) {
+          view.persistent = true;
+          view.config = config;
+        });
         self_->request(known->actor, guest_answer, set_config{config}).then([](done) {}, [](caf::error&) {});
         tell(known->view->ref, 0, was_persistent ? 1 : 0);
         promise.deliver(known->view->ref);
@@ -490,13 +502,13 @@ caf::result<done> driver_data::undefine(const undefine_guest& order) {
         promise.deliver(removed ? no_guest(name) : to_caf(std::move(removed.error())));
         return name_free(name);
       }
-      auto next = std::make_shared<guest_view>(*there->view);
-      next->persistent = false;
-      next->autostart = false;
-      next->config.reset();
-      there->view = next;
-      tell(next->ref, 1, 0);
-      if (is_active(next->life))
+      there->amend([](guest_view& view) {
+        view.persistent = false;
+        view.autostart = false;
+        view.config.reset();
+      });
+      tell(there->view->ref, 1, 0);
+      if (is_active(there->view->life))
         self_->request(there->actor, guest_answer, drop_config{}).then([](done) {}, [](caf::error&) {});
       else
         forget(uuid);
@@ -536,10 +548,7 @@ caf::result<done> driver_data::autostart(const set_autostart& order) {
     around_->machine->save_autostart(name, order.on, here<done>([this, order, name, promise](result<done> saved) mutable {
       auto* now = slot_of(order.uuid);
       if (saved && now != nullptr) {
-        auto next = std::make_shared<guest_view>(*now->view);
-        next->autostart = order.on;
-        now->view = next;
-        self_->request(now->actor, guest_answer, mark_autostart{order.on}).then([](done) {}, [](caf::error&) {});
+        mark(*now, order.on);
         promise.deliver(done{});
       } else {
         promise.deliver(saved ? no_guest(name) : to_caf(std::move(saved.error())));
@@ -565,11 +574,8 @@ caf::result<done> driver_data::save(const save_config& order) {
                                           promise.deliver(to_caf(std::move(saved.error())));
                                           return name_free(name);
                                         }
-                                        if (auto* now = slot_of(order.uuid); now != nullptr && now->view->persistent) {
-                                          auto next = std::make_shared<guest_view>(*now->view);
-                                          next->config = order.config;
-                                          now->view = std::move(next);
-                                        }
+                                        if (auto* now = slot_of(order.uuid); now != nullptr && now->view->persistent)
+                                          now->amend([&](guest_view& view) { view.config = order.config; });
                                         promise.deliver(done{});
                                         name_free(name);
                                       }));
@@ -604,9 +610,7 @@ caf::result<start_permit> driver_data::admit(const admit_start& wish) {
   permit.display_ports = held;
   permit.id = next_id_++;
   // From here on it is active: an undefine that comes before the guest's own news must not end it.
-  auto next = std::make_shared<guest_view>(*there->view);
-  next->life = guest_state::preparing;
-  there->view = std::move(next);
+  there->amend([](guest_view& view) { view.life = guest_state::preparing; });
   // The guest's own row carries the id; what matters is that the next daemon does not use it again.
   ledger_batch used;
   used.set["next_id"] = std::to_string(next_id_);
