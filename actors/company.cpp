@@ -8,6 +8,7 @@
 #include "actors/real_host.hpp"
 #include "actors/security_manager.hpp"
 #include "runtime/host_info.hpp"
+#include "runtime/stable_hash.hpp"
 
 #include <atomic>
 #include <csignal>
@@ -49,7 +50,7 @@ std::string identity_text(const host_info& host) {
   for (const auto& each : host.cpu_flags)
     flags += each + ",";
   return fmt::format("{} {} {}/{}/{}/{} {:x}", host.kernel, host.cpu_vendor, host.cpu_family, host.cpu_model,
-                     host.cpu_stepping, host.cpu_model_name, std::hash<std::string>{}(flags));
+                     host.cpu_stepping, host.cpu_model_name, stable_hash(flags));
 }
 
 host_facts facts_for_clients(const host_info& host) {
@@ -88,11 +89,10 @@ result<dac_identity> identity_of_guests(const qemu_settings& settings) {
 
 /// Ends what probes of an earlier daemon left behind. Their directories go first: a launcher that is still on its way
 /// fails without one.
-void clear_probes(const std::string& run_root) {
+void clear_probes(const std::string& probe_runs) {
   std::error_code failed;
-  for (const auto& each : fs::directory_iterator{run_root, failed}) {
-    if (!each.path().filename().string().starts_with("probe-"))
-      continue;
+  fs::create_directory(probe_runs, failed);
+  for (const auto& each : fs::directory_iterator{probe_runs, failed}) {
     const auto id = read_pid_file(each.path() / "pid");
     fs::remove_all(each.path(), failed);
     if (id && is_alive(*id))
@@ -166,7 +166,8 @@ result<void> company::members::open() {
   auto stored = definition_store{paths.definitions, paths.autostart}.load_all();
   if (!stored)
     return tl::make_unexpected(std::move(stored.error()));
-  clear_probes(paths.guest_runs);
+  const auto probe_runs = paths.run + "/probes"; // not among the guests', who may have any name
+  clear_probes(probe_runs);
 
   const bool privileged = !paths.session && ::geteuid() == 0;
   security_setup confinement;
@@ -208,7 +209,7 @@ result<void> company::members::open() {
 
   prober_setup probing;
   probing.machine = machine;
-  probing.run_root = paths.guest_runs;
+  probing.run_root = probe_runs;
   probing.log_file = paths.log + "/probes.log";
   if (privileged)
     probing.identity = launch_identity{confinement.fallback.uid, confinement.fallback.gid, confinement.fallback.groups};
@@ -219,10 +220,7 @@ result<void> company::members::open() {
   around->security = security;
   around->prober = prober;
   around->events = events;
-  around->session = paths.session;
-  around->run_root = paths.guest_runs;
-  around->log_root = paths.log;
-  around->state_root = paths.state;
+  around->paths = paths;
   around->boot_id = about_host->boot_id;
   around->vnc_listen = setup.settings.vnc_listen;
   around->spice_listen = setup.settings.spice_listen;
@@ -259,7 +257,6 @@ result<void> company::members::open() {
   shown->events = events;
   shown->prober = prober;
   shown->machine = machine;
-  shown->hostname = about_host->hostname;
   shown->about_host = std::move(*about_host);
   shown->capabilities = std::move(clients_see);
   shown->session = paths.session;

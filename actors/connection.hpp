@@ -22,7 +22,6 @@ struct control_surroundings {
   host_facts capabilities;
   bool session = false;
   std::string uri; ///< "qemu:///system"
-  std::string hostname;
   std::uint64_t version = 0; ///< Ours, in libvirt's encoding. Clients gate features on it: 9000000 or higher.
   std::shared_ptr<const guest_surroundings> around;
 };

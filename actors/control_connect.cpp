@@ -111,7 +111,7 @@ void serve_library_version(control_call call, xdr_reader& args) {
 }
 
 void serve_hostname(control_call call, xdr_reader& args) {
-  answer_with(call, args, [&](xdr_writer& out) { out.string(call.client->around().hostname); });
+  answer_with(call, args, [&](xdr_writer& out) { out.string(call.client->around().about_host.hostname); });
 }
 
 void serve_uri(control_call call, xdr_reader& args) {

@@ -67,8 +67,8 @@ result<std::string> native_form(domain& guest, const emulator_facts& facts, cons
   const auto& guests = *around.around;
   assign_display_ports(guest, ports, guests.vnc_listen, guests.spice_listen);
   run_settings settings;
-  settings.run_dir = run_dir_under(guests.run_root, guest, -1);
-  settings.state_dir = guests.state_root;
+  settings.run_dir = run_dir_under(guests.paths.guest_runs, guest, -1);
+  settings.state_dir = guests.paths.state;
   settings.networks = guests.networks;
   settings.session = around.session;
   settings.generic_taps = true;

@@ -1,6 +1,5 @@
 #include "actors/guest_data.hpp"
 
-#include "runtime/paths.hpp"
 #include "xml/domain_passes.hpp"
 #include "xml/qemu_argv.hpp"
 
@@ -48,17 +47,6 @@ constexpr end_row end_rows[] = {
   /* failed    */ {5, 6},
   /* lost      */ {5, 3},
 };
-
-/// The beginning of a name, cut between characters: what directories and sockets carry of it.
-std::string_view short_name(std::string_view name) {
-  constexpr std::size_t most = 20;
-  if (name.size() <= most)
-    return name;
-  auto end = most;
-  while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80)
-    --end;
-  return name.substr(0, end);
-}
 
 /// "2030-12-31T23:59:59", in UTC, as seconds since 1970.
 std::optional<std::int64_t> seconds_of(const std::string& time) {
@@ -229,7 +217,7 @@ void guest_data::admit() {
       [this](start_permit& permit) {
         id_ = permit.id;
         display_ports_ = std::move(permit.display_ports);
-        run_dir_ = fmt::format("{}/{}-{}", around_->run_root, id_, short_name(name_));
+        run_dir_ = around_->paths.guest_run_dir(name_);
         publish();
         self_->request(around_->prober, prober_answer, emulator_wanted{live_->devices.emulator})
           .then(
@@ -290,13 +278,13 @@ void guest_data::secure() {
 void guest_data::make_place() {
   if (cancelled_)
     return refuse({errc::aborted, called() + " was destroyed while it was being started"});
-  auto bridges = bridges_wanted(*live_, around_->networks, around_->session);
+  auto bridges = bridges_wanted(*live_, around_->networks, around_->paths.session);
   if (!bridges)
     return refuse(std::move(bridges.error()));
   host::place_request wish;
   wish.guest = name_;
   wish.run_dir = run_dir_;
-  wish.log_file = fmt::format("{}/{}.log", around_->log_root, name_);
+  wish.log_file = around_->paths.guest_log(name_);
   wish.change_owner = identity_.change;
   wish.uid = identity_.uid;
   wish.gid = identity_.gid;
@@ -316,10 +304,10 @@ void guest_data::compose() {
   run_settings settings;
   settings.id = id_;
   settings.run_dir = run_dir_;
-  settings.state_dir = around_->state_root;
+  settings.state_dir = around_->paths.state;
   settings.monitor_fd = monitor_number;
   settings.networks = around_->networks;
-  settings.session = around_->session;
+  settings.session = around_->paths.session;
   settings.home = run_dir_;
   for (std::size_t i = 0; i < place_->taps.size(); ++i)
     settings.tap_fds.push_back(first_tap_number + static_cast<int>(i));
@@ -652,7 +640,7 @@ void guest_data::ended(exit_status how) {
     end_ = how.known && how.signal == 0 && how.code == 0 ? guest_end::shut_down : guest_end::crashed;
   if (!starting_.empty() && place_) {
     // It died while it was being started: its own last words are the reason.
-    around_->machine->read_log(fmt::format("{}/{}.log", around_->log_root, name_), words_from_,
+    around_->machine->read_log(around_->paths.guest_log(name_), words_from_,
                                here<std::string>([this, how](result<std::string> words) {
                                  auto how_text = how.signal ? fmt::format("was killed by signal {}", how.signal)
                                                             : fmt::format("exited with status {}", how.code);

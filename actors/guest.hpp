@@ -2,6 +2,7 @@
 
 #include "actors/host.hpp"
 #include "actors/interfaces.hpp"
+#include "runtime/paths.hpp"
 
 #include <chrono>
 #include <map>
@@ -20,12 +21,7 @@ struct guest_surroundings {
   prober_actor prober;
   event_hub_actor events;
 
-  bool session = false;
-  std::string launcher;      ///< path of troupe-launch
-  std::string emulator_home; ///< HOME and XDG_* of QEMU lie below
-  std::string run_root;      ///< a directory per running guest below
-  std::string log_root;
-  std::string state_root;    ///< nvram below
+  instance_paths paths;
   std::string boot_id;
   std::string vnc_listen = "127.0.0.1";
   std::string spice_listen = "127.0.0.1";

@@ -107,9 +107,9 @@ public:
     around->security = security;
     around->prober = prober;
     around->events = events;
-    around->run_root = "/run";
-    around->log_root = "/log";
-    around->state_root = "/state";
+    around->paths.guest_runs = "/run";
+    around->paths.log = "/log";
+    around->paths.state = "/state";
     around->boot_id = boot_id;
     driver_setup begins;
     begins.around = around;

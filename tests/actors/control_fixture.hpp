@@ -310,7 +310,7 @@ struct control_fixture {
     around->about_host.cpus_present = 2;
     around->capabilities.security.push_back({"dac", "0", {}, {}});
     around->uri = "qemu:///system";
-    around->hostname = "stage";
+    around->about_host.hostname = "stage";
     around->version = 9'000'000;
     around->around = std::make_shared<guest_surroundings>();
     connections.push_back(
