@@ -1,6 +1,7 @@
 #include "runtime/ledger.hpp"
 
 #include "tests/catch.hpp"
+#include "tests/runtime/run_until.hpp"
 #include "tests/temp_dir.hpp"
 
 #include <algorithm>
@@ -20,19 +21,6 @@ using namespace std::chrono_literals;
 using namespace std::string_literals;
 using Catch::Matchers::Contains;
 
-/// Turns the loop until `holds`.
-void turn_until(loop& on, const std::function<bool()>& holds) {
-  timer again{on};
-  std::function<void()> look = [&] {
-    if (holds())
-      on.stop();
-    else
-      again.start(1ms, look);
-  };
-  look();
-  on.run();
-}
-
 std::unique_ptr<ledger> opened(const std::string& path, loop& on) {
   auto file = ledger::open(path, on);
   if (!file)
@@ -43,14 +31,14 @@ std::unique_ptr<ledger> opened(const std::string& path, loop& on) {
 result<void> commit(ledger& file, loop& on, ledger_batch batch) {
   std::optional<result<void>> answer;
   file.commit(std::move(batch), [&](result<void> said) { answer = std::move(said); });
-  turn_until(on, [&] { return answer.has_value(); });
+  run_until(on, [&] { return answer.has_value(); });
   return *answer;
 }
 
 std::vector<event_row> events_after(ledger& file, loop& on, std::uint64_t sequence, std::size_t most) {
   std::optional<result<std::vector<event_row>>> answer;
   file.events_after(sequence, most, [&](result<std::vector<event_row>> said) { answer = std::move(said); });
-  turn_until(on, [&] { return answer.has_value(); });
+  run_until(on, [&] { return answer.has_value(); });
   REQUIRE(answer->has_value());
   return **answer;
 }
@@ -183,7 +171,7 @@ TEST_CASE("ledger: what was committed is there after a restart, as a plain list 
         });
       }
       CHECK(answered.empty()); // from the loop only
-      turn_until(on, [&] { return answered.size() == static_cast<std::size_t>(count); });
+      run_until(on, [&] { return answered.size() == static_cast<std::size_t>(count); });
       CHECK(std::is_sorted(answered.begin(), answered.end()));
     }
     const auto from = draw() % (sequence + 1);
@@ -221,7 +209,7 @@ TEST_CASE("ledger: a batch is written whole or not at all, and a bad one spoils 
     file->commit({.put_guests = {some_guest("bad")}, .events = {{2, "two"}, {1, "one again"}}, .set = {{"k", "v"}}},
                  note);
     file->commit({.put_guests = {some_guest("c")}, .events = {{2, "second"}}}, note);
-    turn_until(on, [&] { return answers.size() == 3; });
+    run_until(on, [&] { return answers.size() == 3; });
   }
   CHECK(answers[0]);
   REQUIRE_FALSE(answers[1]);
@@ -248,7 +236,7 @@ TEST_CASE("ledger: its end writes what waits, and the answers still come", "[run
       file->commit({.events = {{i, "e"}}}, [&](result<void> said) { good += said.has_value(); });
   }
   CHECK(good == 0);
-  turn_until(on, [&] { return good == 700; });
+  run_until(on, [&] { return good == 700; });
   CHECK(opened(dir / "ledger", on)->load()->last_sequence == 700);
 }
 
@@ -339,7 +327,7 @@ TEST_CASE("ledger: a disk that does not keep up is answered busy, at the bound",
         good += said.has_value();
         busy += !said && said.error().code == errc::busy;
       });
-    turn_until(on, [&] { return good + busy == count; });
+    run_until(on, [&] { return good + busy == count; });
   }
   CHECK(busy > 0);
   CHECK(good >= ledger::most_waiting);

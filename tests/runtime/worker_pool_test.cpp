@@ -1,6 +1,7 @@
 #include "runtime/worker_pool.hpp"
 
 #include "tests/catch.hpp"
+#include "tests/runtime/run_until.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -37,19 +38,6 @@ private:
   bool is_open_ = false;
 };
 
-/// Turns the loop until `holds`.
-void turn_until(loop& on, const std::function<bool()>& holds) {
-  timer again{on};
-  std::function<void()> look = [&] {
-    if (holds())
-      on.stop();
-    else
-      again.start(1ms, look);
-  };
-  look();
-  on.run();
-}
-
 struct fixture {
   loop on;
   std::vector<result<int>> answers;
@@ -58,7 +46,7 @@ struct fixture {
     return [this](result<int> answer) { answers.push_back(std::move(answer)); };
   }
   void wait_for(std::size_t count) {
-    turn_until(on, [&] { return answers.size() >= count; });
+    run_until(on, [&] { return answers.size() >= count; });
   }
 
   /// Has work that waits at `at` begun and then miss its deadline, however slow this machine is now.
@@ -74,7 +62,7 @@ struct fixture {
           return 0;
         },
         [&answer](result<int> said) { answer = std::move(said); });
-      turn_until(on, [&] { return answer.has_value(); });
+      run_until(on, [&] { return answer.has_value(); });
       REQUIRE_FALSE(answer->has_value());
       if (*begun)
         return answer->error();
@@ -132,7 +120,7 @@ TEST_CASE("worker pool: as much work at a time as there may be threads, and no m
         return 0;
       },
       f.note());
-  turn_until(f.on, [&] { return at_a_time == most; });
+  run_until(f.on, [&] { return at_a_time == most; });
   together.open();
   f.wait_for(30);
   CHECK(most_seen == most);
@@ -152,7 +140,7 @@ TEST_CASE("worker pool: a stuck thread is abandoned at its deadline and another 
   CHECK(pool.abandoned() == 1);
   CHECK(pool.threads() == 1);
   mount.open();
-  turn_until(f.on, [&] { return pool.abandoned() == 0; });
+  run_until(f.on, [&] { return pool.abandoned() == 0; });
   CHECK(f.answers.size() == 1); // what it brought in the end is nobody's any more
   CHECK(pool.threads() == 1);
 }
@@ -242,7 +230,7 @@ TEST_CASE("worker pool: when stuck work keeps all places it says so, until one c
   CHECK(answer == 2);
   for (auto& mount : mounts)
     mount.open();
-  turn_until(f.on, [&] { return pool.abandoned() == 0; });
+  run_until(f.on, [&] { return pool.abandoned() == 0; });
   CHECK(pool.threads() <= threads);
 }
 
@@ -259,7 +247,7 @@ TEST_CASE("worker pool: what waits has a bound, and every job has its answer", "
       return 0;
     },
     f.note());
-  turn_until(f.on, [&] { return begun.load(); });
+  run_until(f.on, [&] { return begun.load(); });
   for (std::size_t i = 0; i < worker_pool::most_waiting + 5; ++i)
     pool.run<int>(
       "job", patient, [] { return result<int>{1}; }, f.note());
@@ -308,11 +296,11 @@ TEST_CASE("worker pool: its end waits for nobody, drops what has not begun and c
           return 0;
         },
         f.note());
-    turn_until(f.on, [&] { return ran->load() >= 1 || f.answers.size() == 3; }); // none begins when all are late
+    run_until(f.on, [&] { return ran->load() >= 1 || f.answers.size() == 3; }); // none begins when all are late
     f.answers.clear();
   }
   mount.open();
-  turn_until(f.on, [&] { return held.use_count() == 1; });
+  run_until(f.on, [&] { return held.use_count() == 1; });
   CHECK(f.answers.empty());
   CHECK(*ran <= 3);
 }
@@ -337,12 +325,12 @@ TEST_CASE("worker pool: an answer may destroy the pool", "[runtime]") {
         return 0;
       },
       destroy);
-  turn_until(on, [&] { return !pool; });
+  run_until(on, [&] { return !pool; });
   mount.open();
   bool later = false;
   timer soon{on};
   soon.start(5ms, [&] { later = true; });
-  turn_until(on, [&] { return later; });
+  run_until(on, [&] { return later; });
   CHECK(answers == 1);
 }
 
