@@ -91,7 +91,6 @@ result<dac_identity> identity_of_guests(const qemu_settings& settings) {
 /// fails without one.
 void clear_probes(const std::string& probe_runs) {
   std::error_code failed;
-  fs::create_directory(probe_runs, failed);
   for (const auto& each : fs::directory_iterator{probe_runs, failed}) {
     const auto id = read_pid_file(each.path() / "pid");
     fs::remove_all(each.path(), failed);
@@ -166,8 +165,7 @@ result<void> company::members::open() {
   auto stored = definition_store{paths.definitions, paths.autostart}.load_all();
   if (!stored)
     return tl::make_unexpected(std::move(stored.error()));
-  const auto probe_runs = paths.run + "/probes"; // not among the guests', who may have any name
-  clear_probes(probe_runs);
+  clear_probes(paths.probe_runs);
 
   const bool privileged = !paths.session && ::geteuid() == 0;
   security_setup confinement;
@@ -209,7 +207,7 @@ result<void> company::members::open() {
 
   prober_setup probing;
   probing.machine = machine;
-  probing.run_root = probe_runs;
+  probing.run_root = paths.probe_runs;
   probing.log_file = paths.log + "/probes.log";
   if (privileged)
     probing.identity = launch_identity{confinement.fallback.uid, confinement.fallback.gid, confinement.fallback.groups};

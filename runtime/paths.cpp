@@ -163,6 +163,7 @@ result<void> instance_paths::make_directories() const {
   } rows[] = {
     {config, 0700}, {definitions, 0700}, {autostart, 0700}, {state, searched},      {saves, 0700}, {nvram, searched},
     {dumps, 0700},  {cache, 0700},       {run, searched},   {guest_runs, searched}, {log, 0700},
+    {probe_runs, 0700},
   };
   for (const auto& row : rows)
     if (auto made = make_with_parents(row.path, row.mode, session ? 0700 : 0755); !made)
@@ -211,6 +212,7 @@ result<instance_paths> paths_of_instance(bool session, const std::string& root,
   paths.nvram = paths.state + "/nvram";
   paths.dumps = paths.state + "/dump";
   paths.guest_runs = paths.run + "/guests";
+  paths.probe_runs = paths.run + "/probes"; // not among the guests, who may have any name
   paths.libvirt_sock = paths.run + "/libvirt-sock";
   paths.libvirt_sock_ro = paths.run + "/libvirt-sock-ro";
   paths.control = paths.run + "/control";

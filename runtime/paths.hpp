@@ -30,6 +30,7 @@ struct instance_paths {
   std::string cache;
   std::string run;
   std::string guest_runs; ///< A directory for each guest that runs.
+  std::string probe_runs; ///< A directory for each emulator that is being probed.
   std::string log;        ///< NAME.log of each guest.
 
   std::string libvirt_sock;

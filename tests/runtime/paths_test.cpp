@@ -26,7 +26,7 @@ std::function<const char*(const char*)> environment(std::map<std::string, std::s
 std::vector<std::string> all_of(const instance_paths& p) {
   return {p.config, p.settings,     p.definitions, p.autostart,       p.state,   p.ledger,
           p.saves,  p.nvram,        p.dumps,       p.cache,           p.run,     p.guest_runs,
-          p.log,    p.libvirt_sock, p.control,     p.libvirt_sock_ro, p.pid_file};
+          p.log,    p.libvirt_sock, p.control,     p.libvirt_sock_ro, p.pid_file, p.probe_runs};
 }
 
 unsigned mode_of(const std::string& path) {
@@ -189,6 +189,7 @@ TEST_CASE("paths: missing directories are made with the modes they need, others 
   const unsigned searched = session ? 0700 : 0711;
   CHECK(mode_of(paths->run) == searched);
   CHECK(mode_of(paths->guest_runs) == searched);
+  CHECK(mode_of(paths->probe_runs) == 0700);
   CHECK(mode_of(paths->state) == searched);
   CHECK(mode_of(paths->nvram) == searched);
   for (const auto& secret :
