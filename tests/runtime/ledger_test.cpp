@@ -316,6 +316,14 @@ TEST_CASE("ledger: old events are forgotten, the newest are kept and the number 
   CHECK(events_after(*file, on, ~0ull, 5).empty());
 }
 
+/// Only what a power failure must not take waits for the disk.
+file_row file_that_waits(std::size_t number) {
+  file_row row;
+  row.path = "/image";
+  row.guest_uuid = std::to_string(number);
+  return row;
+}
+
 TEST_CASE("ledger: a disk that does not keep up is answered busy, at the bound", "[runtime]") {
   temp_dir dir;
   loop on;
@@ -323,7 +331,7 @@ TEST_CASE("ledger: a disk that does not keep up is answered busy, at the bound",
   std::size_t good = 0, busy = 0, count = 0;
   while (busy == 0 && count < 40 * ledger::most_waiting) {
     for (std::size_t i = 0; i < 4 * ledger::most_waiting; ++i, ++count)
-      file->commit({.set = {{"k", std::to_string(i)}}}, [&](result<void> said) {
+      file->commit({.put_files = {file_that_waits(i)}}, [&](result<void> said) {
         good += said.has_value();
         busy += !said && said.error().code == errc::busy;
       });
