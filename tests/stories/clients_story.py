@@ -5,7 +5,7 @@ import signal
 import threading
 import unittest
 
-from troupe_story import CommandFailed, Story, main, run, wait_until
+from troupe_story import CommandFailed, Story, main, read, run, wait_until
 
 try:
     import libvirt
@@ -130,9 +130,19 @@ class Python(Story):
         os.kill(pid, signal.SIGSTOP)
         thread = threading.Thread(target=slow.suspend)
         thread.start()
+
+        def sleeps():
+            """The thread waits on its socket. Before it does, libvirt 9.0's client loses the wake-up of a second call."""
+            return read("/proc/self/task/%d/stat" % thread.native_id).rpartition(")")[2].split()[0] == "S"
+
+        def meanwhile(call):
+            wait_until("the first call waits for its answer", sleeps)
+            return call()
+
         try:
-            self.assertEqual(self.connection.getType(), "QEMU")
-            self.assertTrue(self.connection.lookupByName("slow").isActive())
+            self.assertEqual(meanwhile(self.connection.getType), "QEMU")
+            found = meanwhile(lambda: self.connection.lookupByName("slow"))
+            self.assertTrue(meanwhile(found.isActive))
             self.assertTrue(thread.is_alive())
         finally:
             os.kill(pid, signal.SIGCONT)
