@@ -152,16 +152,19 @@ void fd_watch::want(int events) {
   if (events == wanted_)
     return;
   wanted_ = events;
-  if (events == 0) {
+  if (events == 0)
     uv_poll_stop(handle_.get());
-    return;
-  }
-  uv_poll_start(handle_.get(), events, [](uv_poll_t* handle, int status, int got) {
+  else
+    start();
+}
+
+void fd_watch::start() {
+  uv_poll_start(handle_.get(), wanted_, [](uv_poll_t* handle, int status, int got) {
     auto* self = static_cast<fd_watch*>(handle->data);
     if (self == nullptr)
       return;
     if (status < 0)
-      self->wanted_ = 0; // libuv has stopped watching; the callee may ask again for the same
+      self->start(); // libuv stops at an error, behind which there may be more to read than the callee takes at once
     const auto ready = self->ready_; // the callee may destroy this watch
     ready(status < 0 ? UV_READABLE : got);
   });

@@ -75,7 +75,8 @@ private:
 /// Says when a descriptor can be read or written. It does not own the descriptor, which must outlive it. Loop thread only.
 class fd_watch {
 public:
-  /// `ready` gets the poll events that hold; UV_DISCONNECT and errors arrive as readable.
+  /// `ready` gets the poll events that hold; an error arrives as readable, again and again until it is read (SO_ERROR)
+  /// or the watch rests.
   using callback = std::function<void(int events)>;
 
   fd_watch(loop& on, int fd, callback ready);
@@ -87,6 +88,8 @@ public:
   void want(int events);
 
 private:
+  void start();
+
   uv_owned<uv_poll_t> handle_;
   callback ready_;
   int wanted_ = 0;

@@ -138,9 +138,6 @@ struct qmp_monitor::core : std::enable_shared_from_this<core> {
       if (static_cast<std::size_t>(got) < slice.size())
         return;
     }
-    // libuv ends a poll that met an error; asking anew keeps the rest coming whatever it was.
-    watch->want(0);
-    watch->want(wanted());
   }
 
   int wanted() const { return taken < out.size() ? UV_READABLE | UV_WRITABLE : UV_READABLE; }

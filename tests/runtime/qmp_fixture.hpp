@@ -63,6 +63,12 @@ public:
     watch_.reset();
     ours_.reset();
   }
+  /// Says a line and is gone with what the monitor sent still unread: the other end is reset behind the line.
+  void last_words(std::string_view line) {
+    const auto bytes = std::string{line} + "\r\n";
+    REQUIRE(::send(ours_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size()));
+    hang_up();
+  }
   bool said_all() const { return out_.empty(); }
 
   unique_fd theirs;                         ///< For the monitor.

@@ -191,6 +191,17 @@ TEST_CASE("qmp monitor: a QEMU that hangs up while commands are sent is told by 
   CHECK(m.log == std::vector<std::string>{"one", "closed"});
 }
 
+TEST_CASE("qmp monitor: a connection reset behind QEMU's last words is told as closed", "[runtime]") {
+  monitored m;
+  m.greet();
+  m.monitor->execute("quit", nullptr, long_enough, m.into("quit"));
+  m.qemu.last_words(R"({"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}})");
+  m.until_closed();
+  CHECK(m.closed->code == errc::qemu_gone);
+  CHECK(m.events.size() == 1);
+  CHECK(m.log == std::vector<std::string>{"quit", "closed"});
+}
+
 TEST_CASE("qmp monitor: garbage closes it and is quoted", "[runtime]") {
   const auto [said, quoted] = GENERATE(table<std::string, std::string>({
     {"SSH-2.0-OpenSSH\r\n", "SSH-2.0-OpenSSH"},
