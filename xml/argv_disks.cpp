@@ -1,4 +1,5 @@
 #include "xml/argv_parts.hpp"
+#include "xml/argv_tables.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -9,26 +10,6 @@ namespace troupe {
 namespace {
 
 // ---- where the bytes are
-
-struct protocol_row {
-  net_protocol protocol;
-  std::string_view driver, port;
-};
-constexpr protocol_row protocols[] = {
-  {net_protocol::nbd, "nbd", "10809"},
-  {net_protocol::rbd, "rbd", "0"},
-  {net_protocol::sheepdog, "sheepdog", "7000"},
-  {net_protocol::gluster, "gluster", "24007"},
-  {net_protocol::iscsi, "iscsi", "3260"},
-  {net_protocol::http, "http", "80"},
-  {net_protocol::https, "https", "443"},
-  {net_protocol::ftp, "ftp", "21"},
-  {net_protocol::ftps, "ftps", "990"},
-  {net_protocol::tftp, "tftp", "69"},
-  {net_protocol::ssh, "ssh", "22"},
-  {net_protocol::vxhs, "vxhs", "9999"},
-  {net_protocol::nfs, "nfs", ""},
-};
 
 const protocol_row& row_for(net_protocol protocol) {
   return *std::ranges::find(protocols, protocol == net_protocol::unset ? net_protocol::nbd : protocol,
@@ -150,16 +131,6 @@ const disk_driver& no_driver() {
   static const disk_driver none;
   return none;
 }
-
-struct cache_row {
-  disk_cache mode;
-  bool direct, no_flush, write_cache;
-};
-constexpr cache_row caches[] = {
-  {disk_cache::none, true, false, true},           {disk_cache::writeback, false, false, true},
-  {disk_cache::writethrough, false, false, false}, {disk_cache::directsync, true, false, false},
-  {disk_cache::unsafe, false, true, true},
-};
 
 const cache_row* cache_of(const disk_driver& driver) {
   const auto row = std::ranges::find(caches, driver.cache, &cache_row::mode);

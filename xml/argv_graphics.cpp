@@ -1,4 +1,5 @@
 #include "xml/argv_parts.hpp"
+#include "xml/argv_tables.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -9,14 +10,6 @@ namespace troupe {
 namespace {
 
 // ---- audio backends
-
-struct audio_row {
-  std::string_view type, driver;
-};
-constexpr audio_row audio_rows[] = {
-  {"none", "none"},     {"alsa", "alsa"}, {"coreaudio", "coreaudio"}, {"jack", "jack"}, {"oss", "oss"},
-  {"pulseaudio", "pa"}, {"sdl", "sdl"},   {"spice", "spice"},         {"file", "wav"},  {"dbus", "dbus"},
-};
 
 /// A whole number as one, any other text as text.
 ordered_json number_or_text(const std::string& text) {
@@ -34,27 +27,6 @@ void put_setting(ordered_json& out, const xml_element& from, std::string_view at
   else
     out[property] = number_or_text(*value);
 }
-
-struct setting_row {
-  std::string_view attribute;
-  const char* property;
-};
-constexpr setting_row common_settings[] = {{"mixingEngine", "mixing-engine"},
-                                           {"fixedSettings", "fixed-settings"},
-                                           {"voices", "voices"},
-                                           {"bufferLength", "buffer-length"}};
-constexpr setting_row stream_settings[] = {{"frequency", "frequency"}, {"channels", "channels"}, {"format", "format"}};
-/// Of single backends, at most one of which is in a stream.
-constexpr setting_row backend_settings[] = {{"dev", "dev"},
-                                            {"tryPoll", "try-poll"},
-                                            {"bufferCount", "buffer-count"},
-                                            {"name", "name"},
-                                            {"streamName", "stream-name"},
-                                            {"latency", "latency"},
-                                            {"serverName", "server-name"},
-                                            {"clientName", "client-name"},
-                                            {"connectPorts", "connect-ports"},
-                                            {"exactName", "exact-name"}};
 
 void put_stream(ordered_json& out, const char* key, const std::vector<xml_element>& kept) {
   if (kept.empty())
@@ -301,14 +273,6 @@ void add_video(argv_builder& b, const video& v, bool primary) {
 }
 
 // ---- sound cards
-
-struct sound_row {
-  std::string_view model, type;
-  bool codecs;
-};
-constexpr sound_row sound_rows[] = {{"sb16", "sb16", false},     {"es1370", "ES1370", false},
-                                    {"ac97", "AC97", false},     {"usb", "usb-audio", false},
-                                    {"ich6", "intel-hda", true}, {"ich9", "ich9-intel-hda", true}};
 
 std::string_view codec_type(std::string_view codec) {
   return codec == "micro" ? "hda-micro" : codec == "output" ? "hda-output" : "hda-duplex";

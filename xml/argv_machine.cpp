@@ -1,4 +1,5 @@
 #include "xml/argv_parts.hpp"
+#include "xml/argv_tables.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -364,11 +365,6 @@ std::string clock_base(argv_builder& b, const clock_description& clock) {
   return "utc";
 }
 
-struct track_row {
-  std::string_view track, clock;
-};
-constexpr track_row tracks[] = {{"guest", "vm"}, {"wall", "host"}, {"boot", "rt"}, {"realtime", "rt"}};
-
 } // namespace
 
 void add_machine(argv_builder& b) {
@@ -628,27 +624,6 @@ void add_generation_id(argv_builder& b) {
 }
 
 namespace {
-
-struct smbios_row {
-  std::string_view entry, property;
-};
-constexpr smbios_row bios_rows[] = {
-  {"vendor", "vendor"}, {"version", "version"}, {"date", "date"}, {"release", "release"}};
-constexpr smbios_row system_rows[] = {{"manufacturer", "manufacturer"},
-                                      {"product", "product"},
-                                      {"version", "version"},
-                                      {"serial", "serial"},
-                                      {"uuid", "uuid"},
-                                      {"sku", "sku"},
-                                      {"family", "family"}};
-constexpr smbios_row board_rows[] = {{"manufacturer", "manufacturer"},
-                                     {"product", "product"},
-                                     {"version", "version"},
-                                     {"serial", "serial"},
-                                     {"asset", "asset"},
-                                     {"location", "location"}};
-constexpr smbios_row chassis_rows[] = {
-  {"manufacturer", "manufacturer"}, {"version", "version"}, {"serial", "serial"}, {"asset", "asset"}, {"sku", "sku"}};
 
 template <std::size_t Count>
 void add_smbios_table(argv_builder& b, int type, const sysinfo_block& block, const smbios_row (&rows)[Count]) {

@@ -1,4 +1,5 @@
 #include "xml/argv_parts.hpp"
+#include "xml/argv_tables.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -8,10 +9,6 @@
 namespace troupe {
 namespace {
 
-struct model_row {
-  std::string_view model, type;
-};
-
 std::string type_from(argv_builder& b, std::span<const model_row> rows, std::string_view model, std::string_view what) {
   const auto row = std::ranges::find(rows, model, &model_row::model);
   if (row == rows.end())
@@ -19,34 +16,6 @@ std::string type_from(argv_builder& b, std::span<const model_row> rows, std::str
   return std::string{row->type};
 }
 
-constexpr model_row usb_models[] = {
-  {"", "piix3-usb-uhci"},
-  {"piix3-uhci", "piix3-usb-uhci"},
-  {"piix4-uhci", "piix4-usb-uhci"},
-  {"ehci", "usb-ehci"},
-  {"ich9-ehci1", "ich9-usb-ehci1"},
-  {"ich9-uhci1", "ich9-usb-uhci1"},
-  {"ich9-uhci2", "ich9-usb-uhci2"},
-  {"ich9-uhci3", "ich9-usb-uhci3"},
-  {"vt82c686b-uhci", "vt82c686b-usb-uhci"},
-  {"pci-ohci", "pci-ohci"},
-  {"nec-xhci", "nec-usb-xhci"},
-  {"qemu-xhci", "qemu-xhci"},
-};
-constexpr model_row scsi_models[] = {
-  {"lsilogic", "lsi"},         {"lsisas1068", "mptsas1068"}, {"lsisas1078", "megasas"}, {"vmpvscsi", "pvscsi"},
-  {"ibmvscsi", "spapr-vscsi"}, {"am53c974", "am53c974"},     {"dc390", "dc-390"},
-};
-constexpr model_row pci_models[] = {
-  {"pci-bridge", "pci-bridge"},
-  {"dmi-to-pci-bridge", "i82801b11-bridge"},
-  {"pcie-to-pci-bridge", "pcie-pci-bridge"},
-  {"pcie-root-port", "pcie-root-port"},
-  {"pcie-switch-upstream-port", "x3130-upstream"},
-  {"pcie-switch-downstream-port", "xio3130-downstream"},
-  {"pci-expander-bus", "pxb"},
-  {"pcie-expander-bus", "pxb-pcie"},
-};
 
 // ---- controllers
 
