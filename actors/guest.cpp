@@ -110,8 +110,11 @@ std::function<void(result<T>)> guest_data::or_gone(std::function<void(result<T>)
 
 void guest_data::drop_monitor() {
   monitor_.reset();
+  const error gone{errc::qemu_gone, called() + ": QEMU ended before it answered"};
   for (auto& [number, answer] : std::exchange(unanswered_, {}))
-    answer({errc::qemu_gone, called() + ": QEMU ended before it answered"});
+    answer(gone);
+  for (auto& promise : std::exchange(suspending_, {}))
+    promise.deliver(to_caf(gone));
 }
 
 template <class Reply>
@@ -153,7 +156,7 @@ void guest_data::perform(guest_action action) {
   case guest_action::set_up:
     return set_up();
   case guest_action::reach_monitor:
-    return reach_monitor();
+    return adopt();
   case guest_action::tell_started:
     return record_started();
   case guest_action::tell:
@@ -357,13 +360,12 @@ void guest_data::launch() {
     if (process_ && life_ == guest_state::launching)
       process_->go();
   });
-  auto connected = around_->machine->reach_monitor(place_->monitor_socket, monitor_calls());
+  auto connected = connect_monitor();
   place_->listening.reset(); // QEMU's copy is the one that counts
   place_->taps.clear();
   place_->log.reset();
   if (!connected)
     return refuse(std::move(connected.error()));
-  monitor_ = std::move(*connected);
   const auto which = ++launch_;
   self_->delayed_send(self_, around_->greet_within, completion{[this, which] {
                         if (launch_ == which && life_ == guest_state::launching)
@@ -372,12 +374,31 @@ void guest_data::launch() {
                       }});
 }
 
-qmp_monitor::callbacks guest_data::monitor_calls() {
-  return {
-    inside_as<guest_actor, const nlohmann::json&>(self_, [this](const nlohmann::json&) { greeted(); }),
-    inside_as<guest_actor, qmp_event>(self_, [this](const qmp_event& said) { on_qmp(said); }),
-    inside_as<guest_actor, error>(self_, [this](const error& why) { monitor_closed(why); }),
-  };
+result<void> guest_data::connect_monitor() {
+  auto connected = around_->machine->reach_monitor(
+    run_dir_ + "/monitor.sock",
+    {
+      inside_as<guest_actor, const nlohmann::json&>(self_, [this](const nlohmann::json&) { greeted(); }),
+      inside_as<guest_actor, qmp_event>(self_, [this](const qmp_event& said) { on_qmp(said); }),
+      inside_as<guest_actor, error>(self_, [this](const error& why) { monitor_closed(why); }),
+    });
+  if (!connected)
+    return tl::make_unexpected(std::move(connected.error()));
+  monitor_ = std::move(*connected);
+  return {};
+}
+
+/// Tries to connect to the monitor of a QEMU that runs for as long as it does, less and less often.
+void guest_data::keep_connecting(std::chrono::milliseconds after) {
+  self_->delayed_send(self_, after, completion{[this, which = launch_, after] {
+                        if (launch_ != which || monitor_ || !(is_live(life_) || life_ == guest_state::adopting))
+                          return;
+                        if (const auto connected = connect_monitor(); !connected) {
+                          spdlog::warn("{}: {}", called(), connected.error().message());
+                          tell(event::control_error{});
+                          keep_connecting(std::min<std::chrono::milliseconds>(2 * after, 30s));
+                        }
+                      }});
 }
 
 void guest_data::greeted() {
@@ -465,7 +486,7 @@ void guest_data::boot() {
 
 // ---- adoption
 
-void guest_data::reach_monitor() {
+void guest_data::adopt() {
   id_ = row_->domain_id;
   run_dir_ = row_->run_dir;
   qemu_ = {row_->pid, row_->start_time};
@@ -504,14 +525,12 @@ void guest_data::reach_monitor() {
     take(guest_input::refused);
     return;
   }
-  auto connected = around_->machine->reach_monitor(run_dir_ + "/monitor.sock", monitor_calls());
-  if (!connected) {
+  if (const auto connected = connect_monitor(); !connected) {
     spdlog::error("{}: its QEMU (pid {}) runs, but its monitor cannot be reached: {}", called(), qemu_.pid,
                   connected.error().message());
     tell(event::control_error{});
-    return;
+    keep_connecting(250ms);
   }
-  monitor_ = std::move(*connected);
 }
 
 void guest_data::learn_state() {
@@ -529,6 +548,7 @@ void guest_data::learn_state() {
         show(shown::running, 5);
       take(adopting ? guest_input::adopted_running : guest_input::resumed);
       publish();
+      booted();
     } else {
       const bool was_running = shown_state_ == shown::running;
       if (answer->status == "shutdown") {
@@ -566,19 +586,8 @@ void guest_data::monitor_closed(const error& why) {
   }
   if (!is_live(life_) && life_ != guest_state::adopting)
     return;
-  const auto which = launch_;
-  self_->delayed_send(self_, 250ms, completion{[this, which, why] {
-                        if (launch_ != which || monitor_ || !(is_live(life_) || life_ == guest_state::adopting))
-                          return;
-                        spdlog::warn("{}: its monitor connection ended ({}); connecting anew", called(), why.detail);
-                        auto again = around_->machine->reach_monitor(run_dir_ + "/monitor.sock", monitor_calls());
-                        if (again) {
-                          monitor_ = std::move(*again);
-                          return;
-                        }
-                        spdlog::error("{}: {}", called(), again.error().message());
-                        tell(event::control_error{});
-                      }});
+  spdlog::warn("{}: its monitor connection ended ({}); connecting anew", called(), why.detail);
+  keep_connecting(250ms);
 }
 
 // ---- the end
@@ -757,11 +766,14 @@ caf::result<done> guest_data::suspend() {
     return to_caf(live.error());
   if (shown_state_ == shown::pm_suspended)
     return to_caf({errc::wrong_state, "domain is pmsuspended"});
-  if (life_ == guest_state::paused)
+  if (life_ == guest_state::paused && !to_boot_)
     return done{};
   hold_reason_ = 1;
   auto promise = self_->make_response_promise<done>();
-  order(stop(), promise);
+  if (to_boot_)
+    suspending_.push_back(promise);
+  else
+    order(stop(), promise);
   return promise;
 }
 
@@ -917,10 +929,17 @@ void guest_data::on_held() {
 void guest_data::on_resumed() {
   if (life_ != guest_state::paused)
     return;
-  to_boot_ = false;
   show(shown::running, std::exchange(resume_reason_, 5));
   take(guest_input::resumed);
   tell(event::lifecycle{4, 0});
+  booted();
+}
+
+/// Its first instruction has run: those who asked before that for it to be held are heeded now.
+void guest_data::booted() {
+  to_boot_ = false;
+  for (auto& promise : std::exchange(suspending_, {}))
+    order(stop(), std::move(promise));
 }
 
 void guest_data::on_powered_off(bool by_guest) {

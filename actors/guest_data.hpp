@@ -66,7 +66,10 @@ private:
   void set_up();
   void record_started();
   void boot();
-  void reach_monitor();
+  void booted();
+  void adopt();
+  result<void> connect_monitor();
+  void keep_connecting(std::chrono::milliseconds after);
   void greeted();
   void learn_state();
   void monitor_closed(const error& why);
@@ -86,7 +89,6 @@ private:
   std::function<void(result<T>)> or_gone(std::function<void(result<T>)> then);
   void drop_monitor();
   void order(command<void> what, caf::typed_response_promise<done> then);
-  qmp_monitor::callbacks monitor_calls();
 
   result<void> must_be_live() const;
   void show(int state, int reason);
@@ -137,6 +139,7 @@ private:
 
   std::vector<caf::typed_response_promise<guest_ref>> starting_;
   std::vector<caf::typed_response_promise<done>> stopping_;
+  std::vector<caf::typed_response_promise<done>> suspending_; ///< Held back while `to_boot_`.
   std::uint64_t asked_ = 0;
   std::map<std::uint64_t, std::function<void(error)>> unanswered_; ///< Orders that wait for QEMU's answer.
 };

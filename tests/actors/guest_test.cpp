@@ -310,6 +310,26 @@ TEST_CASE("guest: one that is resumed before its paused start is over is shown a
   }
 }
 
+TEST_CASE("guest: one that is suspended before its start is over is held when it is", "[actors]") {
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    INFO("seed " << seed);
+    one_guest company{seed};
+    const auto target = company.actor("web1");
+    const auto starting = company.now->ask<guest_ref>(target, start_guest{});
+    outcome<done> suspending;
+    do {
+      company.step();
+      suspending = company.now->ask<done>(target, suspend_guest{});
+    } while (!company.answer(suspending));
+    REQUIRE(company.answer(starting));
+    company.settle();
+    REQUIRE(company.contradictions() == lines{});
+    REQUIRE(company.view("web1")->state == 3);
+    REQUIRE(company.view("web1")->reason == 1);
+    REQUIRE(company.lifecycle() == steps{{0, 0}, {4, 0}, {2, 0}, {3, 0}});
+  }
+}
+
 TEST_CASE("guest: with autodestroy it ends with the connection that started it", "[actors]") {
   one_guest company;
   const auto owner = company.now->bystander();
@@ -484,6 +504,27 @@ TEST_CASE("guest: the next daemon adopts it with its id, its pid and its state",
   CHECK(after->label == before->label);
   CHECK(company.contradictions() == lines{});
   CHECK(company.world->events.size() == told); // nothing happened to it
+  REQUIRE(company.destroy("web1"));
+  company.must_be_as_before();
+}
+
+TEST_CASE("guest: one whose monitor cannot be reached is tried again until it is adopted", "[actors]") {
+  one_guest company;
+  REQUIRE(company.start("web1"));
+  company.settle();
+  const auto before = company.view("web1");
+  int refusals = 6;
+  company.world->fault = [&](std::string_view at, const std::string&) -> std::optional<error> {
+    if (at == "reach_monitor" && refusals-- > 0)
+      return error{errc::system, "the test says no"};
+    return std::nullopt;
+  };
+  company.crash();
+  company.settle();
+  CHECK(refusals < 0);
+  CHECK(company.view("web1")->life == guest_state::running);
+  CHECK(company.view("web1")->pid == before->pid);
+  CHECK(company.contradictions() == lines{});
   REQUIRE(company.destroy("web1"));
   company.must_be_as_before();
 }
