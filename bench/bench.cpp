@@ -12,7 +12,7 @@
 //   troupe-bench bare-together PID COUNT       the same, COUNT at the same time
 //   troupe-bench bare-query PID COUNT          sends query-status directly
 //   troupe-bench bare-events PID COUNT         stops and resumes it directly, until the event comes
-//   troupe-bench write DIRECTORY FILE COUNT    writes, syncs and renames what is in FILE
+//   troupe-bench write DIRECTORY FILE COUNT    keeps what is in FILE for good: writes, syncs, renames, syncs DIRECTORY
 
 #include "runtime/unix_socket.hpp"
 #include "runtime/wire_client.hpp"
@@ -288,6 +288,7 @@ samples measure_define(const words& arg) {
 
 samples measure_write(const words& arg) {
   const auto text = contents(arg[1]);
+  const unique_fd directory{open(arg[0].c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
   samples out;
   for (int at = 0; at < number(arg[2]); ++at) {
     const auto path = fmt::format("{}/written-{}.xml", arg[0], at);
@@ -295,7 +296,7 @@ samples measure_write(const words& arg) {
       const auto fresh = path + ".new";
       const unique_fd file{open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)};
       if (write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) || fsync(file.get()) != 0 ||
-          rename(fresh.c_str(), path.c_str()) != 0)
+          rename(fresh.c_str(), path.c_str()) != 0 || fsync(directory.get()) != 0)
         give_up("can't write " + path + ": " + std::strerror(errno));
     }));
     unlink(path.c_str());
