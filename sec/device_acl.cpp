@@ -7,11 +7,8 @@
 #include <charconv>
 #include <csignal>
 #include <cstring>
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <memory>
-#include <span>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -211,12 +208,6 @@ result<void> limit_by_program(const std::string& group, const std::vector<device
   return {};
 }
 
-result<void> make_directory(const std::string& path) {
-  if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST)
-    return system_error("cannot make control group " + path);
-  return {};
-}
-
 void kill_all_in(const std::string& group) {
   const unique_fd file{::open((group + "/cgroup.procs").c_str(), O_RDONLY | O_CLOEXEC)};
   char text[65536];
@@ -265,52 +256,35 @@ device_groups find_device_groups(std::string_view mountinfo, std::string_view ow
   return v2;
 }
 
-result<std::string> make_device_group(const device_groups& where, std::string_view family, std::string_view name,
-                                      const std::vector<device_rule>& rules) {
-  const auto parent = fmt::format("{}/{}", where.dir, family);
-  const auto group = fmt::format("{}/{}", parent, name);
-  if (auto made = make_directory(parent); !made)
-    return tl::make_unexpected(std::move(made.error()));
-  if (auto made = make_directory(group); !made)
-    return tl::make_unexpected(std::move(made.error()));
-  if (auto limited = set_device_rules(where, group, rules); !limited) {
-    ::rmdir(group.c_str());
-    return tl::make_unexpected(std::move(limited.error()));
+result<void> make_device_group(device_groups::kind how, const std::string& path, const std::vector<device_rule>& rules) {
+  const auto family = path.substr(0, path.rfind('/'));
+  for (const bool again : {true, false}) {
+    if (::mkdir(family.c_str(), 0755) != 0 && errno != EEXIST)
+      return system_error("cannot make control group " + family);
+    if (::mkdir(path.c_str(), 0755) == 0 || errno == EEXIST)
+      break;
+    if (errno != ENOENT || !again) // the family went with its last member just now
+      return system_error("cannot make control group " + path);
   }
-  return group;
+  auto limited = how == device_groups::kind::v1 ? limit_by_list(path, rules) : limit_by_program(path, rules);
+  if (!limited)
+    ::rmdir(path.c_str());
+  return limited;
 }
 
-result<void> set_device_rules(const device_groups& where, const std::string& group,
-                              const std::vector<device_rule>& rules) {
-  return where.how == device_groups::kind::v1 ? limit_by_list(group, rules) : limit_by_program(group, rules);
-}
-
-result<void> remove_device_group(const std::string& group) {
+result<void> remove_device_group(const std::string& path) {
   constexpr int tries = 200;
   for (int i = 0; i < tries; ++i) {
-    if (::rmdir(group.c_str()) == 0 || errno == ENOENT)
+    if (::rmdir(path.c_str()) == 0 || errno == ENOENT) {
+      ::rmdir(path.substr(0, path.rfind('/')).c_str()); // stays while it has members
       return {};
+    }
     if (errno != EBUSY)
       break;
-    kill_all_in(group);
+    kill_all_in(path);
     ::usleep(10'000); // a process is still in its group while it dies
   }
-  return system_error("cannot remove control group " + group);
-}
-
-result<std::vector<std::string>> device_groups_of(const device_groups& where, std::string_view family) {
-  const auto path = fmt::format("{}/{}", where.dir, family);
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir{::opendir(path.c_str()), ::closedir};
-  if (!dir && errno == ENOENT)
-    return names;
-  if (!dir)
-    return system_error("cannot read control group " + path);
-  while (const auto* entry = ::readdir(dir.get()))
-    if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
-      names.emplace_back(entry->d_name);
-  std::ranges::sort(names);
-  return names;
+  return system_error("cannot remove control group " + path);
 }
 
 } // namespace troupe

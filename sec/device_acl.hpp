@@ -55,18 +55,13 @@ struct device_groups {
 /// kernel then has none.
 device_groups find_device_groups(std::string_view mountinfo, std::string_view own_groups);
 
-/// Makes the group DIR/FAMILY/NAME and limits it to `rules`; one that is there gets the new rules. It has no process yet:
-/// the launcher joins by the group's cgroup.procs. Returns the group's directory. Errors: system.
-result<std::string> make_device_group(const device_groups& where, std::string_view family, std::string_view name,
-                                      const std::vector<device_rule>& rules);
+/// Makes the group at `path`, in a family of groups that is made too, and limits it to `rules`; one that is there gets
+/// the new rules, which hold at once for what runs in it, while what is open stays open. A new one has no process: the
+/// launcher joins by its cgroup.procs. Errors: system.
+result<void> make_device_group(device_groups::kind how, const std::string& path, const std::vector<device_rule>& rules);
 
-/// Gives a group other rules, at once and for what runs in it too; what is open stays open. Errors: system.
-result<void> set_device_rules(const device_groups& where, const std::string& group, const std::vector<device_rule>& rules);
-
-/// Kills what is still in the group and removes it; there being none is success. Errors: system, after two seconds of trying.
-result<void> remove_device_group(const std::string& group);
-
-/// The groups of a family, by name. Errors: system.
-result<std::vector<std::string>> device_groups_of(const device_groups& where, std::string_view family);
+/// Kills what is still in the group and removes it, and its family with the last one; there being none is success.
+/// Errors: system, after two seconds of trying.
+result<void> remove_device_group(const std::string& path);
 
 } // namespace troupe

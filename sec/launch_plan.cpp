@@ -143,6 +143,7 @@ inline constexpr std::array members<launch_plan>{
   row<launch_plan, &launch_plan::argv>("argv"),
   row<launch_plan, &launch_plan::env>("env"),
   row<launch_plan, &launch_plan::working_dir>("working_dir"),
+  row<launch_plan, &launch_plan::control_groups>("control_groups"),
   row<launch_plan, &launch_plan::identity>("identity"),
   row<launch_plan, &launch_plan::capabilities>("capabilities"),
   row<launch_plan, &launch_plan::umask>("umask"),

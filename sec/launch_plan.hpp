@@ -38,6 +38,7 @@ struct launch_plan {
   std::vector<std::string> argv{}; ///< argv[0] is the absolute path of the program.
   std::vector<std::string> env{};  ///< The whole environment, as NAME=value.
   std::string working_dir = "/";
+  std::vector<std::string> control_groups{}; ///< Absolute directories of the groups to join.
   std::optional<launch_identity> identity{}; ///< Absent: stay who we are, as a session daemon must.
   std::vector<std::string> capabilities{};   ///< Kept, as "net_bind_service"; every other one is dropped for good.
   mode_t umask = 077;

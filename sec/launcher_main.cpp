@@ -87,7 +87,7 @@ bool read_all(int fd, std::size_t most, std::string& text) {
   return true;
 }
 
-result<std::string> own_proc_file(const char* path) {
+result<std::string> small_file(const char* path) {
   const unique_fd fd{::open(path, O_RDONLY | O_CLOEXEC)};
   std::string text;
   if (!fd || !read_all(fd.get(), 65536, text))
@@ -124,7 +124,7 @@ std::optional<Number> number_from(std::string_view text, int base = 10) {
 
 /// Field 22 of /proc/self/stat, which exec does not change.
 std::optional<std::uint64_t> own_start_time() {
-  const auto text = own_proc_file("/proc/self/stat");
+  const auto text = small_file("/proc/self/stat");
   std::string_view rest = text ? std::string_view{*text} : std::string_view{};
   const auto name_end = rest.rfind(") ");
   if (name_end == rest.npos)
@@ -153,6 +153,7 @@ public:
   outcome set_umask();
   outcome change_directory();
   outcome write_pid_file();
+  outcome join_groups();
   outcome drop_bounding();
   outcome change_identity();
   outcome drop_capabilities();
@@ -255,6 +256,16 @@ outcome launch::write_pid_file() {
   return {};
 }
 
+// Before the identity changes, as the groups are the daemon's.
+outcome launch::join_groups() {
+  for (const auto& group : plan_.control_groups) {
+    const unique_fd members{::open((group + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC)};
+    if (!members || ::write(members.get(), "0", 1) != 1)
+      return failed(fmt::format("cannot join the control group '{}'", group));
+  }
+  return {};
+}
+
 void launch::clear_pid_file() {
   if (pid_name_.empty())
     return;
@@ -314,7 +325,7 @@ outcome launch::forbid_privileges() {
 
 // What the kernel says of us, rather than what the calls above returned.
 outcome launch::verify() {
-  const auto status = own_proc_file("/proc/self/status");
+  const auto status = small_file("/proc/self/status");
   if (!status)
     return refused(status.error().detail);
   const auto& who = plan_.identity ? *plan_.identity : before_;
@@ -357,6 +368,15 @@ outcome launch::verify() {
     return refused("root would get capabilities back at exec: the bounding set cannot be dropped without CAP_SETPCAP, "
                    "and no_new_privs is not set");
   };
+  const auto grouped = [&]() -> outcome {
+    const auto self = fmt::format("\n{}\n", ::getpid());
+    for (const auto& group : plan_.control_groups) {
+      const auto members = small_file((group + "/cgroup.procs").c_str());
+      if (!members || ("\n" + *members).find(self) == std::string::npos)
+        return refused(fmt::format("not in the control group '{}'", group));
+    }
+    return {};
+  };
   const auto no_new_privs = [&]() -> outcome {
     const auto words = words_of(*status, "NoNewPrivs");
     if (words.size() == 1 && (words.front() == "1" || (words.front() == "0" && !plan_.no_new_privs)))
@@ -372,6 +392,7 @@ outcome launch::verify() {
     .and_then([&] { return mask_is("CapInh"); })
     .and_then([&] { return mask_is("CapAmb"); })
     .and_then(bounded)
+    .and_then(grouped)
     .and_then(no_new_privs);
 }
 
@@ -408,6 +429,7 @@ constexpr std::pair<const char*, outcome (launch::*)()> steps[] = {
   {"umask", &launch::set_umask},
   {"working_dir", &launch::change_directory},
   {"pid_file", &launch::write_pid_file},
+  {"control_group", &launch::join_groups},
   {"bounding", &launch::drop_bounding},
   {"identity", &launch::change_identity},
   {"capabilities", &launch::drop_capabilities},

@@ -42,8 +42,9 @@ std::vector<device_groups> usable() {
     const auto found = find_device_groups(text, own);
     if (found.how == device_groups::kind::none)
       continue;
-    if (const auto made = make_device_group(found, family, "probe", {})) {
-      REQUIRE(remove_device_group(*made));
+    const auto group = fmt::format("{}/{}/probe", found.dir, family);
+    if (make_device_group(found.how, group, {})) {
+      REQUIRE(remove_device_group(group));
       out.push_back(found);
     }
   }
@@ -52,10 +53,9 @@ std::vector<device_groups> usable() {
   return out;
 }
 
-struct family_removed {
-  const device_groups& where;
-  ~family_removed() { ::rmdir(fmt::format("{}/{}", where.dir, family).c_str()); }
-};
+bool exists(const std::string& path) {
+  return ::access(path.c_str(), F_OK) == 0;
+}
 
 /// What `what` returns, below 100, in a process that has joined the group.
 int inside(const std::string& group, const std::function<int()>& what) {
@@ -116,73 +116,70 @@ TEST_CASE("device acl: the groups are where the kernel says that we are", "[sec]
 TEST_CASE("device acl: a process in the group opens what the rules name, and nothing else", "[sec]") {
   for (const auto& where : usable()) {
     INFO(where.dir);
-    const family_removed after{where};
-    const auto group = make_device_group(where, family, "web1", {rule_at("/dev/null"), rule_at("/dev/zero", true)});
-    REQUIRE(group);
-    CHECK(device_groups_of(where, family).value() == std::vector<std::string>{"web1"});
-    CHECK(opening(*group, "/dev/null", O_RDWR) == 0);
-    CHECK(opening(*group, "/dev/zero", O_RDONLY) == 0);
-    CHECK(opening(*group, "/dev/zero", O_WRONLY) == EPERM);
-    CHECK(opening(*group, "/dev/zero", O_RDWR) == EPERM);
-    CHECK(opening(*group, "/dev/full", O_RDONLY) == EPERM);
-    CHECK(opening(*group, "/etc/passwd", O_RDONLY) == 0);
+    const auto home = fmt::format("{}/{}", where.dir, family);
+    const auto group = home + "/web1";
+    REQUIRE(make_device_group(where.how, group, {rule_at("/dev/null"), rule_at("/dev/zero", true)}));
+    CHECK(opening(group, "/dev/null", O_RDWR) == 0);
+    CHECK(opening(group, "/dev/zero", O_RDONLY) == 0);
+    CHECK(opening(group, "/dev/zero", O_WRONLY) == EPERM);
+    CHECK(opening(group, "/dev/zero", O_RDWR) == EPERM);
+    CHECK(opening(group, "/dev/full", O_RDONLY) == EPERM);
+    CHECK(opening(group, "/etc/passwd", O_RDONLY) == 0);
     const auto node = "/tmp/" + family;
-    CHECK(inside(*group, [&] { return ::mknod(node.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0 ? 0 : errno; }) == EPERM);
+    CHECK(inside(group, [&] { return ::mknod(node.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0 ? 0 : errno; }) == EPERM);
     ::unlink(node.c_str());
 
     // A whole major, as terminals need; and what was allowed no longer is.
-    REQUIRE(set_device_rules(where, *group, {{kind::character, 1, std::nullopt, true}}));
-    CHECK(opening(*group, "/dev/full", O_RDWR) == 0);
-    CHECK(opening(*group, "/dev/urandom", O_RDONLY) == 0);
-    CHECK(opening(*group, "/dev/ptmx", O_RDWR) == EPERM);
-    REQUIRE(set_device_rules(where, *group, {terminal_rule}));
-    CHECK(opening(*group, "/dev/null", O_RDONLY) == EPERM);
+    REQUIRE(make_device_group(where.how, group, {{kind::character, 1, std::nullopt, true}}));
+    CHECK(opening(group, "/dev/full", O_RDWR) == 0);
+    CHECK(opening(group, "/dev/urandom", O_RDONLY) == 0);
+    CHECK(opening(group, "/dev/ptmx", O_RDWR) == EPERM);
+    REQUIRE(make_device_group(where.how, group, {terminal_rule}));
+    CHECK(opening(group, "/dev/null", O_RDONLY) == EPERM);
 
-    // Making it anew is what follows a crash.
-    CHECK(make_device_group(where, family, "web1", {rule_at("/dev/null")}).value() == *group);
-    CHECK(opening(*group, "/dev/null", O_RDWR) == 0);
-    CHECK(opening(*group, "/dev/zero", O_RDONLY) == EPERM);
-
-    REQUIRE(remove_device_group(*group));
-    CHECK(device_groups_of(where, family).value().empty());
-    CHECK(remove_device_group(*group));
+    // The family goes with its last member.
+    REQUIRE(make_device_group(where.how, home + "/web2", {}));
+    REQUIRE(remove_device_group(group));
+    CHECK_FALSE(exists(group));
+    CHECK(remove_device_group(group));
+    CHECK(exists(home));
+    REQUIRE(remove_device_group(home + "/web2"));
+    CHECK_FALSE(exists(home));
   }
 }
 
 TEST_CASE("device acl: hundreds of rules are as good as one", "[sec]") {
   for (const auto& where : usable()) {
     INFO(where.dir);
-    const family_removed after{where};
     std::vector<device_rule> rules;
     for (std::uint32_t i = 0; i < 400; ++i)
       rules.push_back({i % 2 == 0 ? kind::block : kind::character, 8 + i, 100 + i, i % 3 == 0});
     rules.push_back(rule_at("/dev/full"));
-    const auto group = make_device_group(where, family, "many", rules);
-    REQUIRE(group);
-    CHECK(opening(*group, "/dev/full", O_RDWR) == 0);
-    CHECK(opening(*group, "/dev/null", O_RDWR) == EPERM);
-    REQUIRE(remove_device_group(*group));
+    const auto group = fmt::format("{}/{}/many", where.dir, family);
+    REQUIRE(make_device_group(where.how, group, rules));
+    CHECK(opening(group, "/dev/full", O_RDWR) == 0);
+    CHECK(opening(group, "/dev/null", O_RDWR) == EPERM);
+    REQUIRE(remove_device_group(group));
   }
 }
 
 TEST_CASE("device acl: what still runs in a group ends with it", "[sec]") {
   for (const auto& where : usable()) {
     INFO(where.dir);
-    const family_removed after{where};
-    const auto group = make_device_group(where, family, "left", {rule_at("/dev/null")});
-    REQUIRE(group);
+    const auto group = fmt::format("{}/{}/left", where.dir, family);
+    REQUIRE(make_device_group(where.how, group, {rule_at("/dev/null")}));
     const auto child = ::fork();
     if (child == 0) {
-      const unique_fd file{::open((*group + "/cgroup.procs").c_str(), O_WRONLY)};
+      const unique_fd file{::open((group + "/cgroup.procs").c_str(), O_WRONLY)};
       if (::write(file.get(), "0", 1) == 1)
         for (;;)
           ::pause();
       ::_exit(1);
     }
-    const auto joined = [&] { return contents((*group + "/cgroup.procs").c_str()).find(std::to_string(child)) == 0; };
+    const auto joined = [&] { return contents((group + "/cgroup.procs").c_str()).find(std::to_string(child)) == 0; };
     while (!joined())
       ::usleep(1000);
-    REQUIRE(remove_device_group(*group));
+    REQUIRE(remove_device_group(group));
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
     CHECK(WIFSIGNALED(status));
@@ -190,12 +187,10 @@ TEST_CASE("device acl: what still runs in a group ends with it", "[sec]") {
 }
 
 TEST_CASE("device acl: where no group can be made, the error names it", "[sec]") {
-  const device_groups nowhere{device_groups::kind::v2, "/proc/self"};
-  const auto made = make_device_group(nowhere, family, "web1", {});
+  const auto made = make_device_group(device_groups::kind::v2, "/proc/self/family/web1", {});
   REQUIRE_FALSE(made);
   CHECK(made.error().code == errc::system);
-  CHECK(made.error().detail.find("/proc/self/" + family) != std::string::npos);
-  CHECK(device_groups_of(nowhere, family).value().empty());
+  CHECK(made.error().detail.find("/proc/self/family") != std::string::npos);
 }
 
 } // namespace troupe

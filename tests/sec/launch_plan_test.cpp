@@ -15,6 +15,7 @@ launch_plan full_plan() {
              "b\"\n"},
     .env = {"PATH=/usr/bin", "ODD=\xff\xfe"},
     .working_dir = "/var/lib",
+    .control_groups = {"/sys/fs/cgroup/web"},
     .identity = launch_identity{64055, 64055, {107, 64055}},
     .capabilities = {"net_bind_service"},
     .umask = 027,

@@ -1,4 +1,5 @@
 #include "runtime/process.hpp"
+#include "sec/device_acl.hpp"
 #include "sec/launch_plan.hpp"
 
 #include "tests/catch.hpp"
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -231,6 +233,26 @@ TEST_CASE("launcher: the pid file names the process the program runs in", "[sec]
   CHECK(std::distance(std::filesystem::directory_iterator{dir.path()}, {}) == 1); // no temporary file
 }
 
+TEST_CASE("launcher: the program is in the planned control group", "[sec]") {
+  if (skip_without_root())
+    return;
+  const auto where = find_device_groups(contents_of("/proc/self/mountinfo"), contents_of("/proc/self/cgroup"));
+  const auto group = fmt::format("{}/troupe-test-{}/launched", where.dir, ::getpid());
+  if (!make_device_group(where.how, group, {device_rule_at("/dev/null", false).value().value()})) {
+    WARN("no control group can be made here: skipped");
+    return;
+  }
+  auto plan = plan_for({"/bin/sh", "-c", "cat /proc/self/cgroup; exec 5</dev/zero"});
+  plan.identity = nobody;
+  plan.control_groups = {group};
+  const auto seen = launch(plan);
+  CHECK_FALSE(seen.failure);
+  CHECK_THAT(seen.output, Catch::Matchers::Contains(fmt::format("/troupe-test-{}/launched\n", ::getpid())));
+  CHECK(seen.status.code != 0);
+  CHECK_THAT(seen.output, Catch::Matchers::Contains("/dev/zero: Operation not permitted"));
+  REQUIRE(remove_device_group(group));
+}
+
 TEST_CASE("launcher: each step that fails is named, with its errno", "[sec]") {
   const temp_dir dir;
   const auto why = [&](const char* step, int number, auto change) {
@@ -253,6 +275,8 @@ TEST_CASE("launcher: each step that fails is named, with its errno", "[sec]") {
   CHECK(why("pid_file", ENOENT, [](auto& plan) { plan.pid_file = "/nowhere/guest.pid"; }) ==
         "cannot open the pid file's directory '/nowhere/': No such file or directory");
   CHECK(why("pid_file", ENOTDIR, [](auto& plan) { plan.pid_file = "/dev/null/guest.pid"; }) != "");
+  CHECK(why("control_group", ENOENT, [](auto& plan) { plan.control_groups = {"/nowhere/web1"}; }) ==
+        "cannot join the control group '/nowhere/web1': No such file or directory");
   CHECK(why("plan", 0, [](auto& plan) { plan.capabilities = {"CAP_SING"}; }) ==
         "'CAP_SING' is no capability; write it as in capabilities(7), without the CAP_");
   CHECK(why("plan", EBADF, [](auto& plan) { plan.keep_fds = {77}; }) ==
