@@ -35,12 +35,16 @@ enum class errc : std::uint8_t {
   bad_settings,
   qemu_gone,
   malformed_xml,
+  xml_detail,
+  overflow,
+  no_source,
+  no_emulator,
 };
 
 /// How one error looks outside: the words before its detail, libvirt's number and domain, Varlink's name.
 /// Source of the numbers: libvirt's virErrorNumber and virErrorDomain, as its clients know them.
 struct error_row {
-  const char* text;
+  const char* text; ///< Empty: the detail says it all.
   int libvirt_code;
   int libvirt_domain;
   const char* varlink;
@@ -72,8 +76,12 @@ inline constexpr error_row error_rows[] = {
   /* bad_settings          */ {"configuration file syntax error", 33, 10, "org.troupe.BadSettings"},
   /* qemu_gone             */ {"internal error", 1, 10, "org.troupe.QemuGone"},
   /* malformed_xml         */ {"XML document is not well-formed", 35, 5, "org.troupe.BadDefinition"},
+  /* xml_detail            */ {"", 35, 10, "org.troupe.BadDefinition"},
+  /* overflow              */ {"numerical overflow", 82, 10, "org.troupe.BadDefinition"},
+  /* no_source             */ {"", 19, 10, "org.troupe.BadDefinition"},
+  /* no_emulator           */ {"", 38, 10, "org.troupe.SystemError"},
 };
-static_assert(std::size(error_rows) == static_cast<std::size_t>(errc::malformed_xml) + 1);
+static_assert(std::size(error_rows) == static_cast<std::size_t>(errc::no_emulator) + 1);
 
 /// The row of `code`.
 constexpr const error_row& row_of(errc code) {
@@ -87,7 +95,8 @@ struct error {
 
   /// What a person is shown: "Domain not found: no guest is named 'web1'".
   std::string message() const {
-    return detail.empty() ? std::string{row_of(code).text} : std::string{row_of(code).text} + ": " + detail;
+    const std::string text = row_of(code).text;
+    return detail.empty() ? text : text.empty() ? detail : text + ": " + detail;
   }
 };
 

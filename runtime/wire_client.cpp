@@ -28,7 +28,12 @@ error error_in(const std::string& payload) {
   const auto code = in.i32();
   in.i32(); // domain
   auto message = in.optional_string(rpc_max_string).value_or("");
-  const auto row = std::ranges::find(error_rows, code, &error_row::libvirt_code);
+  // Of rows that share a number the one whose words the message begins with.
+  auto row = std::ranges::find_if(error_rows, [&](const auto& each) {
+    return each.libvirt_code == code && message.starts_with(each.text);
+  });
+  if (row == std::end(error_rows))
+    row = std::ranges::find(error_rows, code, &error_row::libvirt_code);
   const auto which = row == std::end(error_rows) ? errc::operation_failed : static_cast<errc>(row - std::begin(error_rows));
   // The message repeats what the code says.
   const auto prefix = std::string{row_of(which).text} + ": ";
