@@ -17,9 +17,6 @@ constexpr std::uint32_t create_paused = 1, create_autodestroy = 2, create_valida
 // virDomainModificationImpact
 constexpr std::uint32_t affect_live = 1, affect_config = 2;
 
-/// The first display's port where no real one is taken.
-constexpr int example_port = 5900;
-
 void define(const control_call& call, std::string xml, std::uint32_t flags) {
   ask(call, call.client->around().driver, work_within, define_guest{std::move(xml), flags},
       [call](const guest_ref& guest) { call.answer(encode(guest)); });
@@ -56,16 +53,15 @@ result<const domain*> definition_for(const guest_view& view, std::uint32_t flags
 }
 
 result<std::string> native_form(domain& guest, const emulator_facts& facts, const control_surroundings& around) {
-  forget_connections(guest); // before what its cards would need is worked out
-  auto whole = complete_definition(guest, facts, [&around] { return around.machine->random_bytes(); });
-  if (!whole)
+  const auto random = [&around] { return around.machine->random_bytes(); };
+  if (auto whole = complete_definition(guest, facts, random); !whole)
     return tl::make_unexpected(whole.error());
+  forget_connections(guest);
+  if (auto placed = give_places(guest, facts, random); !placed)
+    return tl::make_unexpected(placed.error());
   assign_aliases(guest);
-  std::vector<int> ports;
-  for (int i = 0; i < display_ports_wanted(guest); ++i)
-    ports.push_back(example_port + i);
   const auto& guests = *around.around;
-  assign_display_ports(guest, ports, guests.vnc_listen, guests.spice_listen);
+  assign_display_ports(guest, {}, guests.vnc_listen, guests.spice_listen); // each has an example port
   run_settings settings;
   settings.run_dir = run_dir_under(guests.paths.guest_runs, guest, -1);
   settings.state_dir = guests.paths.state;

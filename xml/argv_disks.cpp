@@ -210,7 +210,7 @@ bool has_backing_file(image_format format) {
 }
 
 void add_source_objects(argv_builder& b, const storage_source& source, const std::string& node) {
-  if (!source.encryption.empty())
+  if (source.encryption)
     b.refuse(fmt::format("the encrypted image '{}' needs a secret, and secrets are not kept here", source.path));
   if (source.pr) {
     if (source.pr->managed == yes_no::yes)

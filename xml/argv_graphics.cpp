@@ -11,35 +11,11 @@ namespace {
 
 // ---- audio backends
 
-/// A whole number as one, any other text as text.
-ordered_json number_or_text(const std::string& text) {
-  if (!text.empty() && text.size() < 10 && std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; }))
-    return std::stoul(text);
-  return text;
-}
-
-void put_setting(ordered_json& out, const xml_element& from, std::string_view attribute, const char* property) {
-  const auto* value = from.attribute(attribute);
-  if (!value)
+void put_stream(ordered_json& out, const char* key, const std::optional<audio_stream>& from) {
+  if (!from)
     return;
-  if (*value == "yes" || *value == "no")
-    out[property] = *value == "yes";
-  else
-    out[property] = number_or_text(*value);
-}
-
-void put_stream(ordered_json& out, const char* key, const std::vector<xml_element>& kept) {
-  if (kept.empty())
-    return;
-  const auto& from = kept.front();
   ordered_json stream = ordered_json::object();
-  for (const auto& row : common_settings)
-    put_setting(stream, from, row.attribute, row.property);
-  if (const auto* settings = from.child("settings"))
-    for (const auto& row : stream_settings)
-      put_setting(stream, *settings, row.attribute, row.property);
-  for (const auto& row : backend_settings)
-    put_setting(stream, from, row.attribute, row.property);
+  each_audio_setting(*from, [&](const char* property, const auto& field) { put(stream, property, field); });
   if (!stream.empty())
     out[key] = stream;
 }
@@ -327,6 +303,9 @@ void add_audios(argv_builder& b) {
     put(out, "timer-period", audio.timer_period);
     put(out, "path", audio.path);
     put(out, "server", audio.server_name);
+    put(out, "try-mmap", audio.try_mmap);
+    put(out, "exclusive", audio.exclusive);
+    put(out, "dsp-policy", audio.dsp_policy);
     put_stream(out, "in", audio.input);
     put_stream(out, "out", audio.output);
     b.option("-audiodev", to_text(out));

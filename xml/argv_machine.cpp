@@ -24,47 +24,6 @@ std::uint64_t whole_mib(std::uint64_t size_kib) {
   return (size_kib + 1023) / 1024 * 1024;
 }
 
-/// A number below an element as `<size unit='KiB'>128</size>`, in KiB; 0 when it is not there or not a number.
-std::uint64_t kib_at(const xml_element* size) {
-  if (!size)
-    return 0;
-  std::uint64_t value = 0;
-  for (const char c : size->text) {
-    if (c < '0' || c > '9')
-      break;
-    value = value * 10 + static_cast<unsigned>(c - '0');
-  }
-  const auto* unit = size->attribute("unit");
-  const std::string_view in = unit ? std::string_view{*unit} : "KiB";
-  struct unit_row {
-    std::string_view name;
-    std::uint64_t bytes;
-  };
-  static constexpr unit_row units[] = {{"b", 1},          {"bytes", 1},         {"KB", 1000},       {"k", kib},
-                                       {"KiB", kib},      {"MB", 1000'000},     {"M", kib << 10},   {"MiB", kib << 10},
-                                       {"G", kib << 20},  {"GB", 1000'000'000}, {"GiB", kib << 20}, {"T", kib << 30},
-                                       {"TiB", kib << 30}};
-  const auto row = std::ranges::find(units, in, &unit_row::name);
-  return row == std::end(units) ? value : (value * row->bytes + 1023) / 1024;
-}
-
-const xml_element* element(const std::vector<xml_element>& list, std::string_view name) {
-  const auto found = std::ranges::find_if(list, [&](const auto& e) { return e.local_name() == name; });
-  return found == list.end() ? nullptr : &*found;
-}
-
-/// The children of an element kept as it is: both `{<source>}` and what is inside it are understood.
-const xml_element* below(const std::vector<xml_element>& kept, std::string_view outer, std::string_view name) {
-  if (const auto* direct = element(kept, name))
-    return direct;
-  const auto* around = element(kept, outer);
-  return around ? around->child(name) : nullptr;
-}
-
-std::uint64_t memory_device_kib(const memory_device& m) {
-  return kib_at(below(m.target, "target", "size"));
-}
-
 std::uint64_t initial_memory_kib(const argv_builder& b) {
   std::uint64_t total = 0;
   if (b.guest.cpu && !b.guest.cpu->cells.empty()) {
@@ -74,7 +33,7 @@ std::uint64_t initial_memory_kib(const argv_builder& b) {
   }
   total = b.guest.memory_kib.value_or(0);
   for (const auto& m : b.guest.devices.memories)
-    total -= std::min(total, memory_device_kib(m));
+    total -= std::min(total, m.size_kib.value_or(0));
   return whole_mib(total);
 }
 
@@ -123,30 +82,23 @@ std::vector<std::string> ranges_of(const std::set<unsigned>& numbers) {
   return out;
 }
 
-/// host-nodes and policy of `<numatune>`, for the whole guest or one cell.
-void put_host_nodes(ordered_json& into, const argv_builder& b, int cell) {
-  const xml_element* rule = nullptr;
-  for (const auto& kept : b.guest.numatune) {
-    const auto look = [&](const xml_element& e) {
-      if (e.local_name() == "memory" && !rule)
-        rule = &e;
-      const auto* id = e.attribute("cellid");
-      if (e.local_name() == "memnode" && id && *id == fmt::format("{}", cell))
-        rule = &e;
-    };
-    look(kept);
-    for (const auto& child : kept.children)
-      look(child);
+/// host-nodes and policy of `<numatune>`, for the whole guest or one cell; `nodes` are a memory device's own.
+void put_host_nodes(ordered_json& into, const argv_builder& b, int cell, std::string_view nodes) {
+  auto mode = numa_mode::unset;
+  std::string_view said;
+  if (const auto& tuning = b.guest.numatune) {
+    if (tuning->memory)
+      mode = tuning->memory->mode, said = tuning->memory->nodeset;
+    for (const auto& each : tuning->cells)
+      if (cell >= 0 && each.cell == static_cast<unsigned>(cell))
+        mode = each.mode, said = each.nodeset;
   }
-  const auto* nodes = rule ? rule->attribute("nodeset") : nullptr;
-  if (!nodes)
+  if (!nodes.empty())
+    said = nodes;
+  if (said.empty() || mode == numa_mode::restrictive)
     return;
-  const auto* mode = rule->attribute("mode");
-  const std::string_view word = mode ? std::string_view{*mode} : "strict";
-  if (word == "restrictive")
-    return;
-  into["host-nodes"] = numbers_in(*nodes);
-  into["policy"] = word == "strict" ? "bind" : word;
+  into["host-nodes"] = numbers_in(said);
+  into["policy"] = mode == numa_mode::unset || mode == numa_mode::strict ? "bind" : word_of(mode);
 }
 
 struct backend_wish {
@@ -159,7 +111,17 @@ struct backend_wish {
   bool reserve = true;
   yes_no discard{};
   bool prealloc = false;
+  std::string nodes;     ///< Host nodes that go ahead of numatune's.
+  maybe_size page_kib;   ///< Pages that go ahead of memoryBacking's.
+  maybe_size align_kib;
+  bool pmem = false;
 };
+
+/// Memory modules are as big as a multiple of this.
+constexpr std::uint64_t module_step_kib = 2048;
+
+/// Below this a page is no huge one.
+constexpr std::uint64_t usual_page_kib = 4;
 
 const hugepage* hugepage_for(const argv_builder& b, int cell) {
   if (!b.guest.backing || !b.guest.backing->has_hugepages)
@@ -178,7 +140,9 @@ ordered_json memory_backend(const argv_builder& b, const backend_wish& wish) {
   static const memory_backing none;
   const auto& backing = b.guest.backing ? *b.guest.backing : none;
   const bool huge =
-    backing.has_hugepages && wish.path.empty() && (backing.hugepages.empty() || hugepage_for(b, wish.cell) != nullptr);
+    wish.path.empty() &&
+    (wish.page_kib ? *wish.page_kib > usual_page_kib
+                   : backing.has_hugepages && (backing.hugepages.empty() || hugepage_for(b, wish.cell) != nullptr));
   const bool memfd = !huge && wish.path.empty() && backing.source == "memfd";
   const auto& access = wish.access.empty() ? backing.access : wish.access;
   const bool named = !access.empty();
@@ -208,8 +172,19 @@ ordered_json memory_backend(const argv_builder& b, const backend_wish& wish) {
   if (!wish.reserve)
     out["reserve"] = false;
   out["size"] = wish.size_kib * kib;
-  put_host_nodes(out, b, wish.cell);
+  if (wish.align_kib)
+    out["align"] = *wish.align_kib * kib;
+  if (wish.pmem)
+    out["pmem"] = true;
+  put_host_nodes(out, b, wish.cell, wish.nodes);
   return out;
+}
+
+/// Whether the guest is told how fast its cells reach each other's memory.
+bool has_hmat(const argv_builder& b) {
+  return b.guest.cpu &&
+         (!b.guest.cpu->latencies.empty() || !b.guest.cpu->bandwidths.empty() ||
+          std::ranges::any_of(b.guest.cpu->cells, [](const auto& cell) { return !cell.caches.empty(); }));
 }
 
 bool has_cells(const argv_builder& b) {
@@ -248,7 +223,7 @@ std::string cpu_model_words(const argv_builder& b) {
       "<cpu mode='host-passthrough'> needs KVM, and this is a guest of type='qemu'; take mode='maximum' or a model");
   if (out.empty())
     return out;
-  if (cpu.mode != "custom" && cpu.migratable != on_off::unset)
+  if (cpu.mode != "custom" && cpu.migratable != on_off::unset && b.facts.arch == "x86_64")
     out += fmt::format(",migratable={}", word_of(cpu.migratable));
   if (!cpu.vendor_id.empty())
     out += ",vendor=" + escaped(cpu.vendor_id);
@@ -317,16 +292,15 @@ void add_cache_words(const cpu_description& cpu, std::string& out) {
 }
 
 void add_address_bits(const cpu_description& cpu, std::string& out) {
-  const auto* bits = element(cpu.maxphysaddr, "maxphysaddr");
-  const auto* mode = bits ? bits->attribute("mode") : nullptr;
-  if (!mode)
+  if (!cpu.maxphysaddr)
     return;
-  if (*mode == "passthrough") {
+  const auto& width = *cpu.maxphysaddr;
+  if (width.mode == address_bits::passthrough) {
     out += ",host-phys-bits=on";
-    if (const auto* limit = bits->attribute("limit"))
-      out += ",host-phys-bits-limit=" + escaped(*limit);
-  } else if (const auto* count = bits->attribute("bits")) {
-    out += ",phys-bits=" + escaped(*count);
+    if (width.limit)
+      out += fmt::format(",host-phys-bits-limit={}", *width.limit);
+  } else if (width.bits) {
+    out += fmt::format(",phys-bits={}", *width.bits);
   }
 }
 
@@ -383,6 +357,15 @@ void add_machine(argv_builder& b) {
     out += ",mem-merge=off";
   if (std::ranges::any_of(b.guest.devices.memories, [](const auto& m) { return m.model == "nvdimm"; }))
     out += ",nvdimm=on";
+  if (has_hmat(b))
+    out += ",hmat=on";
+  for (const auto& cipher : b.guest.keywrap) {
+    if (b.guest.os.arch != "s390x")
+      b.refuse(fmt::format("{}-key-wrap is not available with this QEMU binary", cipher.name));
+    out += fmt::format(",{}-key-wrap={}", cipher.name, word_of(cipher.state));
+  }
+  if (b.guest.launch_security)
+    out += ",confidential-guest-support=lsec0";
   if (const auto backend = main_backend(b); !backend.empty())
     out += ",memory-backend=" + backend;
   for (int unit = 0; unit < 2; ++unit)
@@ -529,12 +512,56 @@ void add_iothreads(argv_builder& b) {
   }
 }
 
+namespace {
+
+/// The cell whose CPUs reach a cell's memory soonest: its own, where it has some.
+unsigned initiator_of(const cpu_description& cpu, const numa_cell& cell, unsigned number) {
+  if (!cell.cpus.empty())
+    return number;
+  const numa_link* best = nullptr;
+  for (const auto& each : cpu.latencies)
+    if (each.target == number && (best == nullptr || each.value < best->value))
+      best = &each;
+  if (best == nullptr)
+    for (const auto& each : cpu.bandwidths)
+      if (each.target == number && (best == nullptr || each.value > best->value))
+        best = &each;
+  return best != nullptr ? best->initiator.value_or(0) : 0;
+}
+
+/// How fast cells reach each other's memory, and what stands in front of it.
+void add_hmat(argv_builder& b) {
+  const auto& cpu = *b.guest.cpu;
+  constexpr std::string_view levels[] = {"memory", "first-level", "second-level", "third-level"};
+  const auto add_links = [&](const std::vector<numa_link>& links, std::string_view what, std::string_view unit) {
+    for (const auto& each : links)
+      b.option("-numa",
+               fmt::format("hmat-lb,initiator={},target={},hierarchy={},data-type={}-{},{}={}{}",
+                           each.initiator.value_or(0), each.target.value_or(0), levels[each.cache.value_or(0) % 4],
+                           word_of(each.type), what, what, each.value.value_or(0), unit));
+  };
+  add_links(cpu.latencies, "latency", "");
+  add_links(cpu.bandwidths, "bandwidth", "K");
+  for (const auto& cell : cpu.cells)
+    for (const auto& each : cell.caches)
+      b.option("-numa", fmt::format("hmat-cache,node-id={},size={}K,level={},associativity={},policy={},line={}",
+                                    cell.id.value_or(0), each.size.value.value_or(0), each.level.value_or(0),
+                                    each.associativity == cache_associativity::full ? "complex"
+                                                                                    : word_of(each.associativity),
+                                    each.policy == cache_policy::writeback      ? "write-back"
+                                    : each.policy == cache_policy::writethrough ? "write-through"
+                                                                                : "none",
+                                    each.line.value.value_or(0)));
+}
+
+} // namespace
+
 void add_numa(argv_builder& b) {
   if (!has_cells(b))
     return;
   const auto& cells = b.guest.cpu->cells;
   const auto* machine = find_machine(b.facts, b.guest.os.machine);
-  const bool tuned = !b.guest.numatune.empty() || b.guest.backing ||
+  const bool tuned = b.guest.numatune || b.guest.backing || has_hmat(b) ||
                      std::ranges::any_of(cells, [](const auto& c) { return !c.mem_access.empty(); });
   const bool backends = tuned || !machine || !machine->numa_mem;
   std::vector<std::string> distances;
@@ -545,6 +572,8 @@ void add_numa(argv_builder& b) {
     auto out = fmt::format("node,nodeid={}", number);
     for (const auto& range : ranges_of(numbers_in(cell.cpus)))
       out += ",cpus=" + range;
+    if (has_hmat(b))
+      out += fmt::format(",initiator={}", initiator_of(*b.guest.cpu, cell, number));
     if (backends) {
       backend_wish wish;
       wish.id = fmt::format("ram-node{}", number);
@@ -558,38 +587,35 @@ void add_numa(argv_builder& b) {
       out += fmt::format(",mem={}", size / 1024);
     }
     b.option("-numa", out);
-    if (const auto* table = element(cell.rest.children, "distances"))
-      for (const auto& sibling : table->children) {
-        const auto* to = sibling.attribute("id");
-        const auto* value = sibling.attribute("value");
-        if (to && value)
-          distances.push_back(fmt::format("dist,src={},dst={},val={}", number, escaped(*to), escaped(*value)));
-      }
+    for (const auto& each : cell.distances)
+      distances.push_back(
+        fmt::format("dist,src={},dst={},val={}", number, each.cell.value_or(0), each.value.value_or(0)));
   }
   for (auto& each : distances)
     b.option("-numa", std::move(each));
+  if (has_hmat(b))
+    add_hmat(b);
 }
 
 void add_memory_devices(argv_builder& b) {
   for (std::size_t i = 0; i < b.guest.devices.memories.size(); ++i) {
     const auto& m = b.guest.devices.memories[i];
-    const auto* node = below(m.target, "target", "node");
-    const auto* path = below(m.source, "source", "path");
-    const auto cell = node ? static_cast<int>(number_or(node->text, 0)) : -1;
-    const auto* label = below(m.target, "target", "label");
-    const auto label_kib = label ? kib_at(label->child("size")) : 0;
+    const auto cell = m.node ? static_cast<int>(*m.node) : -1;
     const auto alias = m.alias.empty() ? fmt::format("{}{}", m.model, i) : m.alias;
     backend_wish wish;
     wish.id = "mem" + alias;
-    wish.size_kib = m.model == "nvdimm" ? whole_mib(memory_device_kib(m) + label_kib) : memory_device_kib(m);
+    wish.size_kib = (m.size_kib.value_or(0) + module_step_kib - 1) / module_step_kib * module_step_kib;
     wish.cell = cell;
     wish.access = m.access;
-    if (path)
-      wish.path = path->text;
+    wish.path = m.path;
+    wish.nodes = m.node_mask;
+    wish.page_kib = m.page_kib;
+    wish.align_kib = m.align_kib;
+    wish.pmem = m.pmem;
     wish.reserve = m.model != "virtio-mem";
     if (m.discard == "yes")
       wish.discard = yes_no::yes;
-    wish.prealloc = m.model == "nvdimm";
+    wish.prealloc = m.model == "nvdimm" && !m.pmem;
     ordered_json out;
     if (m.model == "dimm")
       out["driver"] = "pc-dimm";
@@ -602,14 +628,15 @@ void add_memory_devices(argv_builder& b) {
         "<memory model='{}'> cannot be given to QEMU here; use dimm, nvdimm, virtio-pmem or virtio-mem", m.model));
     if (cell >= 0)
       out["node"] = cell;
-    if (label)
-      out["label-size"] = label_kib * kib;
-    if (!m.uuid.empty())
-      out["uuid"] = m.uuid;
-    if (const auto* block = below(m.target, "target", "block"))
-      out["block-size"] = kib_at(block) * kib;
-    if (const auto* requested = below(m.target, "target", "requested"))
-      out["requested-size"] = kib_at(requested) * kib;
+    if (m.label_kib)
+      out["label-size"] = *m.label_kib * kib;
+    if (m.block_kib)
+      out["block-size"] = *m.block_kib * kib;
+    if (m.requested_kib)
+      out["requested-size"] = *m.requested_kib * kib;
+    put(out, "uuid", m.uuid);
+    if (m.readonly)
+      out["unarmed"] = true;
     out["memdev"] = wish.id;
     out["id"] = alias;
     put_address(out, b, m);

@@ -346,33 +346,31 @@ void add_watchdogs(argv_builder& b) {
   }
 }
 
+namespace {
+
+/// "class:vendor:product:version:allow" for each rule, -1 being any.
+std::string filter_words(const usb_filter& filter) {
+  const auto or_any = [](const std::string& text) { return text.empty() ? std::string{"-1"} : text; };
+  std::string out;
+  for (const auto& rule : filter.rules) {
+    auto version = or_any(rule.version);
+    if (const auto dot = version.find('.'); dot != std::string::npos)
+      version =
+        fmt::format("{:#06x}", number_in(version.substr(0, dot)) << 8 | number_in("0x" + version.substr(dot + 1)));
+    out += fmt::format("{}{}:{}:{}:{}:{}", out.empty() ? "" : "|", or_any(rule.class_id), or_any(rule.vendor),
+                       or_any(rule.product), version, rule.allow == yes_no::yes ? 1 : 0);
+  }
+  return out;
+}
+
+} // namespace
+
 void add_redirdevs(argv_builder& b) {
   for (const auto& r : b.guest.devices.redirdevs) {
     add_chardev(b, r.source, "char" + r.alias, {}, chardev_use::usb_redirection);
     ordered_json out{{"driver", "usb-redir"}, {"chardev", "char" + r.alias}, {"id", r.alias}};
-    if (!b.guest.devices.redirfilter.empty()) {
-      std::string filter;
-      const auto add = [&](const xml_element& rule) {
-        const auto part = [&](const char* name, const char* any) {
-          const auto* value = rule.attribute(name);
-          return value ? *value : std::string{any};
-        };
-        auto version = part("version", "-1");
-        if (const auto dot = version.find('.'); dot != std::string::npos)
-          version =
-            fmt::format("{:#06x}", number_in(version.substr(0, dot)) << 8 | number_in("0x" + version.substr(dot + 1)));
-        filter += fmt::format("{}{}:{}:{}:{}:{}", filter.empty() ? "" : "|", part("class", "-1"), part("vendor", "-1"),
-                              part("product", "-1"), version, part("allow", "no") == "yes" ? 1 : 0);
-      };
-      for (const auto& kept : b.guest.devices.redirfilter) {
-        if (kept.local_name() == "usbdev")
-          add(kept);
-        for (const auto& rule : kept.children)
-          if (rule.local_name() == "usbdev")
-            add(rule);
-      }
-      put(out, "filter", filter);
-    }
+    if (b.guest.devices.redirfilter)
+      put(out, "filter", filter_words(*b.guest.devices.redirfilter));
     put_bootindex(out, r.boot_order);
     put_address(out, b, r);
     b.device(out);
@@ -498,6 +496,44 @@ void add_shmems(argv_builder& b) {
       b.refuse(fmt::format("<shmem> model '{}' is gone from QEMU; use ivshmem-plain or ivshmem-doorbell", shmem.model));
     }
   }
+}
+
+void add_cryptos(argv_builder& b) {
+  for (const auto& crypto : b.guest.devices.cryptos) {
+    const auto object = "obj" + crypto.alias;
+    if (!crypto.backend.empty() && crypto.backend != "builtin" && crypto.backend != "lkcf")
+      b.refuse(fmt::format("<crypto>: backend model '{}' is not one of QEMU's; use 'builtin' or 'lkcf'", crypto.backend));
+    ordered_json back{{"qom-type", crypto.backend == "lkcf" ? "cryptodev-backend-lkcf" : "cryptodev-backend-builtin"},
+                      {"id", object}};
+    put(back, "queues", crypto.queues);
+    b.object(back);
+    ordered_json out{{"driver", virtio_type("virtio-crypto", crypto.address, {})}};
+    put_virtio(out, crypto.virtio);
+    out["cryptodev"] = object;
+    out["id"] = crypto.alias;
+    put_address(out, b, crypto);
+    b.device(out);
+  }
+}
+
+void add_launch_security(argv_builder& b) {
+  if (!b.guest.launch_security)
+    return;
+  const auto& security = *b.guest.launch_security;
+  if (security.type == launch_kind::s390_pv) {
+    b.object({{"qom-type", "s390-pv-guest"}, {"id", "lsec0"}});
+    return;
+  }
+  ordered_json out{{"qom-type", "sev-guest"}, {"id", "lsec0"}};
+  put(out, "cbitpos", security.c_bit);
+  put(out, "reduced-phys-bits", security.reduced_bits);
+  out["policy"] = security.policy.value_or(0);
+  if (!security.dh_cert.empty())
+    out["dh-cert-file"] = b.run.run_dir + "/dh_cert.base64";
+  if (!security.session.empty())
+    out["session-file"] = b.run.run_dir + "/session.base64";
+  put(out, "kernel-hashes", security.kernel_hashes);
+  b.object(out);
 }
 
 void add_vsocks(argv_builder& b) {

@@ -1,5 +1,7 @@
 #include "xml/argv_parts.hpp"
 
+#include "xml/domain_values.hpp"
+
 #include <algorithm>
 #include <fmt/format.h>
 
@@ -27,7 +29,54 @@ void argv_builder::json_option(const char* name, const ordered_json& properties)
   option(name, to_text(properties));
 }
 
-void argv_builder::device(const ordered_json& properties) {
+/// `properties` as `<qemu:override>` wants those of the device of that id.
+ordered_json argv_builder::overridden(const ordered_json& properties) const {
+  auto out = properties;
+  const auto id = properties.find("id");
+  for (const auto& each : guest.qemu.overrides) {
+    if (id == properties.end() || each.alias != id->get_ref<const std::string&>())
+      continue;
+    for (const auto& change : each.frontend) {
+      const auto text = change.value.value_or("");
+      std::int64_t number = 0;
+      std::uint64_t natural = 0;
+      switch (change.type) {
+      case property_kind::unset:
+      case property_kind::string:
+        out[change.name] = text;
+        break;
+      case property_kind::signed_:
+        if (!parse_number(text, number, 0))
+          refuse_override(each.alias, change, "a whole number");
+        out[change.name] = number;
+        break;
+      case property_kind::unsigned_:
+        if (!parse_number(text, natural, 0))
+          refuse_override(each.alias, change, "a whole number from 0");
+        out[change.name] = natural;
+        break;
+      case property_kind::bool_:
+        if (text != "true" && text != "false")
+          refuse_override(each.alias, change, "true or false");
+        out[change.name] = text == "true";
+        break;
+      case property_kind::remove:
+        out.erase(change.name);
+      }
+    }
+  }
+  return out;
+}
+
+void argv_builder::refuse_override(const std::string& alias, const qemu_override_property& change,
+                                   std::string_view wanted) const {
+  refuse(fmt::format("<qemu:property name='{}' type='{}' value='{}'> of device '{}': the value is no such thing; it "
+                     "is {}",
+                     change.name, word_of(change.type), change.value.value_or(""), alias, wanted));
+}
+
+void argv_builder::device(const ordered_json& given) {
+  const auto properties = guest.qemu.overrides.empty() ? given : overridden(given);
   const auto& type = properties.at("driver").get_ref<const std::string&>();
   if (run.generic_taps) // libvirt translates what this QEMU lacks, too
     return json_option("-device", properties);

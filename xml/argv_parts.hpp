@@ -64,6 +64,9 @@ public:
   unsigned boot_place(boot_device dev) const;
 
 private:
+  ordered_json overridden(const ordered_json& properties) const;
+  [[noreturn]] void refuse_override(const std::string& alias, const qemu_override_property& change,
+                                    std::string_view wanted) const;
   void json_option(const char* name, const ordered_json& properties);
   bool machine_is(std::string_view family) const;
 };
@@ -172,9 +175,11 @@ void add_hostdevs(argv_builder& b);
 void add_balloon(argv_builder& b);
 void add_rngs(argv_builder& b);
 void add_vmcoreinfo(argv_builder& b);
+void add_launch_security(argv_builder& b);
 void add_sandbox(argv_builder& b);
 void add_panics(argv_builder& b);
 void add_shmems(argv_builder& b);
 void add_vsocks(argv_builder& b);
+void add_cryptos(argv_builder& b);
 
 } // namespace troupe

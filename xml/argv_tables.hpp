@@ -86,28 +86,28 @@ inline constexpr audio_row audio_rows[] = {
   {"pulseaudio", "pa"}, {"sdl", "sdl"},   {"spice", "spice"},         {"file", "wav"},  {"dbus", "dbus"},
 };
 
-/// An attribute of `<input>`, `<output>` or their `<settings>`, and the property of a stream.
-struct setting_row {
-  std::string_view attribute;
-  const char* property;
-};
-inline constexpr setting_row common_settings[] = {{"mixingEngine", "mixing-engine"},
-                                                  {"fixedSettings", "fixed-settings"},
-                                                  {"voices", "voices"},
-                                                  {"bufferLength", "buffer-length"}};
-inline constexpr setting_row stream_settings[] = {
-  {"frequency", "frequency"}, {"channels", "channels"}, {"format", "format"}};
-/// Of single backends, at most one of which is in a stream.
-inline constexpr setting_row backend_settings[] = {{"dev", "dev"},
-                                                   {"tryPoll", "try-poll"},
-                                                   {"bufferCount", "buffer-count"},
-                                                   {"name", "name"},
-                                                   {"streamName", "stream-name"},
-                                                   {"latency", "latency"},
-                                                   {"serverName", "server-name"},
-                                                   {"clientName", "client-name"},
-                                                   {"connectPorts", "connect-ports"},
-                                                   {"exactName", "exact-name"}};
+/// Calls `f(property, field)` for what an `<input>` or `<output>` says, in libvirt's order. The last are of single
+/// backends.
+template <class Stream, class F>
+void each_audio_setting(Stream& stream, F&& f) {
+  f("mixing-engine", stream.mixing_engine);
+  f("fixed-settings", stream.fixed_settings);
+  f("voices", stream.voices);
+  f("buffer-length", stream.buffer_length);
+  f("frequency", stream.frequency);
+  f("channels", stream.channels);
+  f("format", stream.format);
+  f("server-name", stream.server_name);
+  f("client-name", stream.client_name);
+  f("connect-ports", stream.connect_ports);
+  f("exact-name", stream.exact_name);
+  f("dev", stream.dev);
+  f("buffer-count", stream.buffer_count);
+  f("try-poll", stream.try_poll);
+  f("name", stream.name);
+  f("stream-name", stream.stream_name);
+  f("latency", stream.latency);
+}
 
 struct sound_row {
   std::string_view model, type;

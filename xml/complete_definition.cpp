@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <span>
 
 namespace troupe {
 namespace {
@@ -12,6 +13,7 @@ using pass = result<void> (*)(definition_work&);
 constexpr pass passes[] = {
   drop_live_parts,
   check_identity,
+  check_as_given,
   settle_machine,
   settle_forms,
   settle_identity,
@@ -26,12 +28,19 @@ constexpr pass passes[] = {
   add_wanted_devices,
   settle_wanted_devices,
   check_definition,
-  assign_virtio_serial_addresses,
-  assign_pci_addresses,
-  assign_usb_addresses,
-  assign_memory_slots,
-  check_addresses,
 };
+
+constexpr pass places[] = {
+  assign_spapr_addresses, assign_virtio_serial_addresses, assign_pci_addresses,
+  assign_usb_addresses,   assign_memory_slots,            check_addresses,
+};
+
+result<void> run(std::span<const pass> all, definition_work& work) {
+  for (const auto& each : all)
+    if (auto went = each(work); !went)
+      return went;
+  return {};
+}
 
 /// A pc or q35 machine of every QEMU release that has it, newest first and under the short name.
 void add_machines(emulator_facts& facts, std::string_view family, std::string_view alias, int oldest,
@@ -115,10 +124,14 @@ emulator_facts assumed_facts(const domain& guest, std::string_view host_arch) {
 
 result<void> complete_definition(domain& guest, const emulator_facts& facts, const random_source& random) {
   definition_work work{guest, facts, random};
-  for (const auto& each : passes)
-    if (auto went = each(work); !went)
-      return went;
-  return {};
+  if (auto went = run(passes, work); !went)
+    return went;
+  return run(places, work);
+}
+
+result<void> give_places(domain& guest, const emulator_facts& facts, const random_source& random) {
+  definition_work work{guest, facts, random};
+  return run(places, work);
 }
 
 } // namespace troupe

@@ -17,6 +17,12 @@ void describe_pci(V& v, ref<V, pci_address> a) {
 }
 
 template <class V>
+void describe(V& v, ref<V, zpci_address> z) {
+  v.attr("uid", z.uid, hex{4});
+  v.attr("fid", z.fid, hex{8});
+}
+
+template <class V>
 void describe(V& v, ref<V, device_address> a) {
   v.attr("type", a.type);
   switch (a.type) {
@@ -27,6 +33,7 @@ void describe(V& v, ref<V, device_address> a) {
     // A device that only says it is on PCI has no place yet.
     if (V::reads || !a.pci.is_empty() || a.pci.multifunction != on_off::unset)
       describe_pci(v, a.pci);
+    v.part("zpci", a.zpci);
     break;
   case address_type::drive:
     v.attr("controller", a.controller);
@@ -58,8 +65,12 @@ void describe(V& v, ref<V, device_address> a) {
     v.attr("slot", a.slot);
     v.attr("base", a.base, hex{});
     break;
-  case address_type::virtio_s390:
   case address_type::ccw:
+    v.attr("cssid", a.ccw.cssid, hex{});
+    v.attr("ssid", a.ccw.ssid, hex{});
+    v.attr("devno", a.ccw.devno, hex{4});
+    break;
+  case address_type::virtio_s390:
   case address_type::virtio_mmio:
     break;
   }
@@ -126,6 +137,29 @@ void describe(V& v, ref<V, secret_ref> s) {
   v.attr("type", s.type);
   v.attr("uuid", s.uuid);
   v.attr("usage", s.usage);
+}
+
+template <class V>
+void describe(V& v, ref<V, encryption_cipher> c) {
+  v.attr("name", c.name);
+  v.attr("size", c.size);
+  v.attr("mode", c.mode);
+  v.attr("hash", c.hash);
+}
+
+template <class V>
+void describe(V& v, ref<V, encryption_ivgen> i) {
+  v.attr("name", i.name);
+  v.attr("hash", i.hash);
+}
+
+template <class V>
+void describe(V& v, ref<V, disk_encryption> e) {
+  v.attr("format", e.format);
+  v.attr("engine", e.engine);
+  v.parts("secret", e.secrets);
+  v.part("cipher", e.cipher);
+  v.part("ivgen", e.ivgen);
 }
 
 template <class V>

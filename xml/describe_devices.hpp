@@ -99,6 +99,79 @@ void describe(V& v, ref<V, ip_address> i) {
 }
 
 template <class V>
+void describe(V& v, ref<V, virtual_port> p) {
+  v.attr("type", p.type);
+  v.child("parameters", [&] {
+    v.attr("managerid", p.manager_id, any_base{});
+    v.attr("typeid", p.type_id, any_base{});
+    v.attr("typeidversion", p.type_version, any_base{});
+    v.attr("instanceid", p.instance_id);
+    v.attr("interfaceid", p.interface_id);
+    v.attr("profileid", p.profile_id);
+  });
+}
+
+template <class V>
+void describe(V& v, ref<V, traffic_rate> r) {
+  v.attr("average", r.average, nonzero{});
+  v.attr("peak", r.peak, nonzero{});
+  v.attr("floor", r.floor, nonzero{});
+  v.attr("burst", r.burst, nonzero{});
+}
+
+template <class V>
+void describe(V& v, ref<V, traffic_rates> r) {
+  v.part("inbound", r.inbound);
+  v.part("outbound", r.outbound);
+}
+
+template <class V>
+void describe(V& v, ref<V, vlan_tag> t) {
+  v.attr("id", t.id);
+  v.attr("nativeMode", t.native);
+}
+
+template <class V>
+void describe(V& v, ref<V, vlan_set> s) {
+  v.attr("trunk", s.trunk);
+  v.parts("tag", s.tags);
+}
+
+template <class V>
+void describe(V& v, ref<V, filter_parameter> p) {
+  v.attr("name", p.name);
+  v.attr("value", p.value);
+}
+
+template <class V>
+void describe(V& v, ref<V, filter_reference> f) {
+  v.attr("filter", f.filter);
+  v.parts("parameter", f.parameters);
+}
+
+template <class V>
+void describe(V& v, ref<V, forwarded_range> r) {
+  v.attr("start", r.start);
+  v.attr("end", r.end);
+  v.attr("to", r.to);
+  v.attr("exclude", r.exclude);
+}
+
+template <class V>
+void describe(V& v, ref<V, port_forward> f) {
+  v.attr("proto", f.proto);
+  v.attr("address", f.address);
+  v.attr("dev", f.dev);
+  v.parts("range", f.ranges);
+}
+
+template <class V>
+void describe(V& v, ref<V, net_teaming> t) {
+  v.attr("type", t.type);
+  v.attr("persistent", t.persistent);
+}
+
+template <class V>
 void describe(V& v, ref<V, net_interface> n) {
   v.attr("type", n.type);
   v.attr("managed", n.managed);
@@ -132,11 +205,10 @@ void describe(V& v, ref<V, net_interface> n) {
     v.part("reconnect", n.reconnect);
     v.part("address", n.source_pci);
   });
-  v.raw("vlan", n.vlan, {"trunk", "id", "nativeMode"});
-  v.raw("virtualport", n.virtualport,
-        {"type", "managerid", "typeid", "typeidversion", "instanceid", "profileid", "interfaceid"});
-  v.raw("bandwidth", n.bandwidth, {"inbound", "outbound", "average", "peak", "floor", "burst"});
-  v.raw("port", n.port);
+  v.part("vlan", n.vlan);
+  v.part("virtualport", n.virtualport);
+  v.part("bandwidth", n.bandwidth);
+  v.child("port", [&] { v.attr("isolated", n.port_isolated); });
   v.parts("ip", n.ips);
   v.child("script", [&] { v.attr("path", n.script); });
   v.child("downscript", [&] { v.attr("path", n.downscript); });
@@ -158,13 +230,14 @@ void describe(V& v, ref<V, net_interface> n) {
     v.attr("vhost", n.backend_vhost);
     v.attr("logFile", n.backend_logfile);
   });
-  v.raw("portForward", n.port_forwards);
-  v.raw("filterref", n.filterref, {"filter", "name", "value"});
+  v.parts("portForward", n.port_forwards);
+  v.part("filterref", n.filterref);
   v.child("link", [&] { v.attr("state", n.link); });
   v.child("tune", [&] { v.leaf("sndbuf", n.sndbuf); });
   v.child("mtu", [&] { v.attr("size", n.mtu); });
-  v.raw("coalesce", n.coalesce);
-  v.raw("teaming", n.teaming);
+  v.part("teaming", n.teaming);
+  v.child("coalesce",
+          [&] { v.child("rx", [&] { v.child("frames", [&] { v.attr("max", n.coalesce_rx_frames); }); }); });
   describe_place(v, n);
 }
 
@@ -248,14 +321,41 @@ void describe(V& v, ref<V, graphics> g) {
 }
 
 template <class V>
+void describe(V& v, ref<V, audio_stream> s) {
+  v.attr("mixingEngine", s.mixing_engine);
+  v.attr("fixedSettings", s.fixed_settings);
+  v.attr("voices", s.voices);
+  v.attr("bufferLength", s.buffer_length);
+  v.attr("serverName", s.server_name);
+  v.attr("clientName", s.client_name);
+  v.attr("connectPorts", s.connect_ports);
+  v.attr("exactName", s.exact_name);
+  v.attr("dev", s.dev);
+  v.attr("bufferCount", s.buffer_count);
+  v.attr("tryPoll", s.try_poll);
+  v.attr("name", s.name);
+  v.attr("streamName", s.stream_name);
+  v.attr("latency", s.latency);
+  v.child("settings", [&] {
+    v.attr("frequency", s.frequency);
+    v.attr("channels", s.channels);
+    v.attr("format", s.format);
+  });
+}
+
+template <class V>
 void describe(V& v, ref<V, audio> a) {
   v.attr("id", a.id);
   v.attr("type", a.type);
   v.attr("timerPeriod", a.timer_period);
   v.attr("serverName", a.server_name);
   v.attr("path", a.path);
-  v.raw("input", a.input);
-  v.raw("output", a.output);
+  v.attr("driver", a.driver);
+  v.attr("tryMMap", a.try_mmap);
+  v.attr("exclusive", a.exclusive);
+  v.attr("dspPolicy", a.dsp_policy);
+  v.part("input", a.input);
+  v.part("output", a.output);
 }
 
 template <class V>
@@ -381,7 +481,12 @@ void describe(V& v, ref<V, tpm_device> t) {
     v.attr("debug", t.debug);
     v.child("device", [&] { v.attr("path", t.device_path); });
     v.child("encryption", [&] { v.attr("secret", t.secret); });
-    v.raw("active_pcr_banks", t.active_pcr_banks);
+    v.child("active_pcr_banks", [&] {
+      v.flag("sha1", t.sha1);
+      v.flag("sha256", t.sha256);
+      v.flag("sha384", t.sha384);
+      v.flag("sha512", t.sha512);
+    });
     v.child("source", [&] {
       v.attr("type", t.source_type);
       v.attr("mode", t.source_mode);
@@ -501,7 +606,17 @@ void describe(V& v, ref<V, fs_device> f) {
     describe(v, f.virtio);
     v.attr("name", f.name);
   });
-  v.raw("binary", f.binary);
+  v.child("binary", [&] {
+    v.attr("path", f.binary);
+    v.attr("xattr", f.binary_xattr);
+    v.child("cache", [&] { v.attr("mode", f.cache_mode); });
+    v.child("sandbox", [&] { v.attr("mode", f.sandbox_mode); });
+    v.child("lock", [&] {
+      v.attr("posix", f.lock_posix);
+      v.attr("flock", f.lock_flock);
+    });
+    v.child("thread_pool", [&] { v.attr("size", f.thread_pool); });
+  });
   v.child("source", [&] { describe_fs_source(v, f); });
   v.child("target", [&] { v.attr("dir", f.target); });
   v.flag("readonly", f.readonly);
@@ -530,9 +645,43 @@ void describe(V& v, ref<V, memory_device> m) {
   v.attr("access", m.access);
   v.attr("discard", m.discard);
   v.leaf("uuid", m.uuid);
-  v.raw("source", m.source, {"nodemask", "pagesize", "path", "alignsize", "pmem"});
-  v.raw("target", m.target, {"size", "node", "label", "readonly", "block", "requested", "current", "address"});
+  v.child("source", [&] {
+    v.leaf("nodemask", m.node_mask);
+    v.child("pagesize", [&] { v.amount(m.page_kib, kib_bytes, kib_bytes); });
+    v.leaf("path", m.path);
+    v.child("alignsize", [&] { v.amount(m.align_kib, kib_bytes, kib_bytes); });
+    v.flag("pmem", m.pmem);
+  });
+  v.child("target", [&] {
+    v.child("size", [&] { v.amount(m.size_kib, kib_bytes, kib_bytes); });
+    v.leaf("node", m.node);
+    v.child("label", [&] { v.child("size", [&] { v.amount(m.label_kib, kib_bytes, kib_bytes); }); });
+    v.flag("readonly", m.readonly);
+    v.child("block", [&] { v.amount(m.block_kib, kib_bytes, kib_bytes); });
+    v.child("requested", [&] { v.amount(m.requested_kib, kib_bytes, kib_bytes); });
+    v.live([&] { v.child("current", [&] { v.amount(m.current_kib, kib_bytes, kib_bytes); }); });
+    v.child("address", [&] { v.attr("base", m.base, hex{}); });
+  });
   describe_place(v, m);
+}
+
+template <class V>
+void describe(V& v, ref<V, nvram_device> n) {
+  describe_place(v, n);
+}
+
+template <class V>
+void describe(V& v, ref<V, usb_rule> r) {
+  v.attr("class", r.class_id);
+  v.attr("vendor", r.vendor);
+  v.attr("product", r.product);
+  v.attr("version", r.version);
+  v.attr("allow", r.allow);
+}
+
+template <class V>
+void describe(V& v, ref<V, usb_filter> f) {
+  v.parts("usbdev", f.rules);
 }
 
 template <class V>
@@ -603,12 +752,12 @@ void describe(V& v, ref<V, device_list> d) {
   v.parts("video", d.videos);
   v.parts("hostdev", d.hostdevs);
   v.parts("redirdev", d.redirdevs);
-  v.raw("redirfilter", d.redirfilter);
+  v.part("redirfilter", d.redirfilter);
   v.parts("hub", d.hubs);
   v.parts("watchdog", d.watchdogs);
   v.parts("memballoon", d.balloons);
   v.parts("rng", d.rngs);
-  v.raw("nvram", d.nvram);
+  v.parts("nvram", d.nvram);
   v.parts("panic", d.panics);
   v.parts("shmem", d.shmems);
   v.parts("memory", d.memories);

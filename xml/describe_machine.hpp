@@ -54,8 +54,12 @@ void describe(V& v, ref<V, os_description> o) {
     v.text(o.type);
   });
   v.child("firmware", [&] { v.parts("feature", o.firmware_features); });
-  for (const char* name : {"init", "initarg", "initenv", "initdir", "inituser", "initgroup"})
-    v.raw(name, o.init);
+  v.leaf("init", o.init);
+  v.values("initarg", "", o.init_args);
+  v.parts("initenv", o.init_env);
+  v.leaf("initdir", o.init_dir);
+  v.leaf("inituser", o.init_user);
+  v.leaf("initgroup", o.init_group);
   v.part("loader", o.loader);
   v.part("nvram", o.nvram);
   v.leaf("kernel", o.kernel);
@@ -143,12 +147,52 @@ void describe(V& v, ref<V, cpu_feature> f) {
 }
 
 template <class V>
+void describe(V& v, ref<V, numa_distance> d) {
+  v.attr("id", d.cell);
+  v.attr("value", d.value);
+}
+
+template <class V>
+void describe(V& v, ref<V, size_and_unit> s) {
+  v.attr("value", s.value);
+  v.attr("unit", s.unit);
+}
+
+template <class V>
+void describe(V& v, ref<V, memory_side_cache> c) {
+  v.attr("level", c.level);
+  v.attr("associativity", c.associativity);
+  v.attr("policy", c.policy);
+  v.part("size", c.size);
+  v.part("line", c.line);
+}
+
+template <class V>
+void describe(V& v, ref<V, numa_link> l) {
+  v.attr("initiator", l.initiator);
+  v.attr("target", l.target);
+  v.attr("cache", l.cache);
+  v.attr("type", l.type);
+  v.attr("value", l.value);
+  v.attr("unit", l.unit);
+}
+
+template <class V>
+void describe(V& v, ref<V, cpu_address_width> w) {
+  v.attr("mode", w.mode);
+  v.attr("bits", w.bits);
+  v.attr("limit", w.limit);
+}
+
+template <class V>
 void describe(V& v, ref<V, numa_cell> c) {
   v.attr("id", c.id);
   v.attr("cpus", c.cpus);
   v.amount_attr("memory", c.memory_kib, kib_bytes, kib_bytes);
   v.attr("memAccess", c.mem_access);
   v.attr("discard", c.discard);
+  v.child("distances", [&] { v.parts("sibling", c.distances); });
+  v.parts("cache", c.caches);
 }
 
 template <class V>
@@ -179,9 +223,15 @@ void describe(V& v, ref<V, cpu_description> c) {
   v.leaf("vendor", c.vendor);
   v.part("topology", c.topology);
   v.part("cache", c.cache);
-  v.raw("maxphysaddr", c.maxphysaddr);
+  v.part("maxphysaddr", c.maxphysaddr);
   v.parts("feature", c.features);
-  v.child("numa", [&] { v.parts("cell", c.cells); });
+  v.child("numa", [&] {
+    v.parts("cell", c.cells);
+    v.child("interconnects", [&] {
+      v.parts("latency", c.latencies);
+      v.parts("bandwidth", c.bandwidths);
+    });
+  });
 }
 
 // ---- features
@@ -292,6 +342,168 @@ void describe(V& v, ref<V, clock_description> c) {
   v.parts("timer", c.timers);
 }
 
+// ---- what it may use of the host
+
+template <class V>
+void describe(V& v, ref<V, blkio_device> d) {
+  v.leaf("path", d.path);
+  v.leaf("weight", d.weight);
+  v.leaf("read_iops_sec", d.read_iops);
+  v.leaf("write_iops_sec", d.write_iops);
+  v.leaf("read_bytes_sec", d.read_bytes);
+  v.leaf("write_bytes_sec", d.write_bytes);
+}
+
+template <class V>
+void describe(V& v, ref<V, blkio_tuning> t) {
+  v.leaf("weight", t.weight);
+  v.parts("device", t.devices);
+}
+
+template <class V>
+void describe(V& v, ref<V, memory_tuning> t) {
+  v.child("hard_limit", [&] { v.amount(t.hard_limit_kib, kib_bytes, kib_bytes); });
+  v.child("soft_limit", [&] { v.amount(t.soft_limit_kib, kib_bytes, kib_bytes); });
+  v.child("min_guarantee", [&] { v.amount(t.min_guarantee_kib, kib_bytes, kib_bytes); });
+  v.child("swap_hard_limit", [&] { v.amount(t.swap_hard_limit_kib, kib_bytes, kib_bytes); });
+}
+
+template <class V>
+void describe(V& v, ref<V, vcpu_pin> p) {
+  v.attr("vcpu", p.vcpu);
+  v.attr("cpuset", p.cpuset);
+}
+
+template <class V>
+void describe(V& v, ref<V, iothread_pin> p) {
+  v.attr("iothread", p.iothread);
+  v.attr("cpuset", p.cpuset);
+}
+
+template <class V>
+void describe(V& v, ref<V, thread_schedule> s) {
+  v.attr("scheduler", s.scheduler);
+  v.attr("priority", s.priority);
+}
+
+template <class V>
+void describe(V& v, ref<V, vcpu_schedule> s) {
+  v.attr("vcpus", s.vcpus);
+  describe(v, static_cast<ref<V, thread_schedule>>(s));
+}
+
+template <class V>
+void describe(V& v, ref<V, iothread_schedule> s) {
+  v.attr("iothreads", s.iothreads);
+  describe(v, static_cast<ref<V, thread_schedule>>(s));
+}
+
+template <class V>
+void describe(V& v, ref<V, cache_share> c) {
+  v.attr("id", c.id);
+  v.attr("level", c.level);
+  v.attr("type", c.type);
+  v.attr("size", c.size);
+  v.attr("unit", c.unit);
+}
+
+template <class V>
+void describe(V& v, ref<V, resource_monitor> m) {
+  v.attr("level", m.level);
+  v.attr("vcpus", m.vcpus);
+}
+
+template <class V>
+void describe(V& v, ref<V, cache_tuning> t) {
+  v.attr("vcpus", t.vcpus);
+  v.parts("cache", t.caches);
+  v.parts("monitor", t.monitors);
+}
+
+template <class V>
+void describe(V& v, ref<V, bandwidth_share> s) {
+  v.attr("id", s.id);
+  v.attr("bandwidth", s.bandwidth);
+}
+
+template <class V>
+void describe(V& v, ref<V, memory_bandwidth> b) {
+  v.attr("vcpus", b.vcpus);
+  v.parts("node", b.nodes);
+  v.parts("monitor", b.monitors);
+}
+
+template <class V>
+void describe(V& v, ref<V, cpu_tuning> t) {
+  v.leaf("shares", t.shares);
+  v.leaf("period", t.period);
+  v.leaf("quota", t.quota);
+  v.leaf("global_period", t.global_period);
+  v.leaf("global_quota", t.global_quota);
+  v.leaf("emulator_period", t.emulator_period);
+  v.leaf("emulator_quota", t.emulator_quota);
+  v.leaf("iothread_period", t.iothread_period);
+  v.leaf("iothread_quota", t.iothread_quota);
+  v.parts("vcpupin", t.vcpu_pins);
+  v.child("emulatorpin", [&] { v.attr("cpuset", t.emulator_cpuset); });
+  v.parts("iothreadpin", t.iothread_pins);
+  v.part("emulatorsched", t.emulator_schedule);
+  v.parts("vcpusched", t.vcpu_schedules);
+  v.parts("iothreadsched", t.iothread_schedules);
+  v.parts("cachetune", t.caches);
+  v.parts("memorytune", t.bandwidths);
+}
+
+template <class V>
+void describe(V& v, ref<V, numa_memory> m) {
+  v.attr("mode", m.mode);
+  v.attr("nodeset", m.nodeset);
+  v.attr("placement", m.placement);
+}
+
+template <class V>
+void describe(V& v, ref<V, numa_cell_memory> m) {
+  v.attr("cellid", m.cell);
+  v.attr("mode", m.mode);
+  v.attr("nodeset", m.nodeset);
+}
+
+template <class V>
+void describe(V& v, ref<V, numa_tuning> t) {
+  v.part("memory", t.memory);
+  v.parts("memnode", t.cells);
+}
+
+template <class V>
+void describe(V& v, ref<V, id_range> r) {
+  v.attr("start", r.start);
+  v.attr("target", r.target);
+  v.attr("count", r.count);
+}
+
+template <class V>
+void describe(V& v, ref<V, perf_event> e) {
+  v.attr("name", e.name);
+  v.attr("enabled", e.enabled);
+}
+
+template <class V>
+void describe(V& v, ref<V, key_cipher> c) {
+  v.attr("name", c.name);
+  v.attr("state", c.state);
+}
+
+template <class V>
+void describe(V& v, ref<V, launch_security> s) {
+  v.attr("type", s.type);
+  v.attr("kernelHashes", s.kernel_hashes);
+  v.leaf("cbitpos", s.c_bit);
+  v.leaf("reducedPhysBits", s.reduced_bits);
+  v.leaf("policy", s.policy, hex{4});
+  v.leaf("dhCert", s.dh_cert);
+  v.leaf("session", s.session);
+}
+
 // ---- confinement, and what goes to QEMU as it is
 
 template <class V>
@@ -331,11 +543,11 @@ void describe_qemu(V& v, ref<V, qemu_namespace> q) {
     v.values("qemu:arg", "value", q.args);
     v.parts("qemu:env", q.envs);
   });
-  v.child("qemu:override", [&] { v.parts("qemu:device", q.overrides); });
   v.child("qemu:capabilities", [&] {
     v.values("qemu:add", "capability", q.capabilities_add);
     v.values("qemu:del", "capability", q.capabilities_del);
   });
+  v.child("qemu:override", [&] { v.parts("qemu:device", q.overrides); });
   v.child("qemu:deprecation", [&] { v.attr("behavior", q.deprecation); });
 }
 
@@ -352,9 +564,8 @@ void describe_memory(V& v, ref<V, domain> d) {
     v.amount(d.memory_kib, kib_bytes, kib_bytes);
   });
   v.child("currentMemory", [&] { v.amount(d.current_memory_kib, kib_bytes, kib_bytes); });
-  v.raw("blkiotune", d.blkiotune,
-        {"path", "weight", "device", "read_iops_sec", "write_iops_sec", "read_bytes_sec", "write_bytes_sec"});
-  v.raw("memtune", d.memtune, {"hard_limit", "soft_limit", "min_guarantee", "swap_hard_limit"});
+  v.part("blkiotune", d.blkiotune);
+  v.part("memtune", d.memtune);
   v.part("memoryBacking", d.backing);
 }
 
@@ -373,12 +584,8 @@ void describe_cpus(V& v, ref<V, domain> d) {
     v.attr("thread_pool_min", d.default_pool_min);
     v.attr("thread_pool_max", d.default_pool_max);
   });
-  v.raw("cputune", d.cputune,
-        {"shares",         "period",          "quota",          "global_period", "global_quota", "emulator_period",
-         "emulator_quota", "iothread_period", "iothread_quota", "vcpupin",       "emulatorpin",  "iothreadpin",
-         "emulatorsched",  "vcpusched",       "iothreadsched",  "cachetune",     "memorytune",   "vcpu",
-         "vcpus",          "iothread",        "iothreads",      "cpuset",        "scheduler",    "priority"});
-  v.raw("numatune", d.numatune, {"memory", "memnode", "cellid", "mode", "nodeset", "placement"});
+  v.part("cputune", d.cputune);
+  v.part("numatune", d.numatune);
 }
 
 template <class V>
@@ -390,7 +597,7 @@ void describe(V& v, ref<V, domain> d) {
   });
   const auto& q = d.qemu;
   v.qemu_prefix(!q.args.empty() || !q.envs.empty() || !q.overrides.empty() || !q.capabilities_add.empty() ||
-                !q.capabilities_del.empty() || !q.deprecation.empty());
+                !q.capabilities_del.empty() || q.deprecation != deprecation::unset);
   v.leaf("name", d.name);
   v.leaf("uuid", d.uuid);
   v.child("genid", [&] { v.text(d.genid); });
@@ -407,7 +614,10 @@ void describe(V& v, ref<V, domain> d) {
   v.leaf("bootloader", d.bootloader);
   v.leaf("bootloader_args", d.bootloader_args);
   v.part("os", d.os);
-  v.raw("idmap", d.idmap, {"uid", "gid", "start", "target", "count"});
+  v.child("idmap", [&] {
+    v.parts("uid", d.uid_map);
+    v.parts("gid", d.gid_map);
+  });
   v.part("features", d.features);
   v.part("cpu", d.cpu);
   v.part("clock", d.clock);
@@ -419,12 +629,12 @@ void describe(V& v, ref<V, domain> d) {
     v.child("suspend-to-mem", [&] { v.attr("enabled", d.suspend_to_mem); });
     v.child("suspend-to-disk", [&] { v.attr("enabled", d.suspend_to_disk); });
   });
-  v.raw("perf", d.perf, {"name", "enabled"});
+  v.child("perf", [&] { v.parts("event", d.perf); });
   v.part("devices", d.devices);
   v.parts("seclabel", d.seclabels);
+  v.child("keywrap", [&] { v.parts("cipher", d.keywrap); });
+  v.part("launchSecurity", d.launch_security);
   describe_qemu(v, d.qemu);
-  v.raw("keywrap", d.keywrap, {"name", "state"});
-  v.raw("launchSecurity", d.launch_security, {"type", "cbitpos", "reducedPhysBits", "policy", "dhCert", "session"});
 }
 
 } // namespace troupe

@@ -80,7 +80,7 @@ void describe(V& v, ref<V, storage_source> s) {
   v.child("slices", [&] { v.parts("slice", s.slices); });
   v.parts("seclabel", s.labels);
   v.part("auth", s.auth);
-  v.raw("encryption", s.encryption);
+  v.part("encryption", s.encryption);
   v.part("reservations", s.pr);
 }
 
@@ -90,7 +90,7 @@ void describe(V& v, ref<V, backing_store> b) {
   v.live([&] { v.attr("index", b.index); });
   v.child("format", [&] {
     v.attr("type", b.format);
-    v.raw("metadata_cache", b.format_metadata_cache);
+    v.child("metadata_cache", [&] { v.child("max_size", [&] { v.amount(b.metadata_cache_size, 1, 1); }); });
   });
   v.part("source", b.source);
   v.parts("backingStore", b.next);
@@ -185,7 +185,7 @@ void describe(V& v, ref<V, disk> d) {
   v.leaf("wwn", d.wwn);
   v.leaf("vendor", d.vendor);
   v.leaf("product", d.product);
-  v.raw("encryption", d.encryption);
+  v.part("encryption", d.encryption);
   describe_place(v, d);
 }
 

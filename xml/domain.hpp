@@ -71,9 +71,21 @@ struct pci_address {
   }
 };
 
+/// s390x: where a device of the channel subsystem sits.
+struct ccw_address {
+  maybe_number cssid, ssid, devno;
+};
+
+/// s390x: the numbers of a PCI device.
+struct zpci_address : described {
+  maybe_number uid, fid;
+};
+
 struct device_address : described {
   address_type type{};
   pci_address pci;
+  std::optional<zpci_address> zpci;
+  ccw_address ccw;
   unsigned controller = 0, bus = 0, target = 0, unit = 0; ///< drive; controller and bus also of virtio-serial, bus of usb
   unsigned slot = 0;                ///< ccid, dimm
   std::string port;                 ///< usb "1.2"; virtio-serial a number
@@ -135,6 +147,28 @@ struct secret_ref : described {
 struct disk_auth : described {
   std::string username;
   std::optional<secret_ref> secret;
+};
+
+enum class encryption_format : std::uint8_t { unset, default_, qcow, luks, luks2, luks_any };
+constexpr auto names_of(encryption_format) { return words("", "default", "qcow", "luks", "luks2", "luks-any"); }
+enum class encryption_engine : std::uint8_t { unset, qemu, librbd };
+constexpr auto names_of(encryption_engine) { return words("", "qemu", "librbd"); }
+
+struct encryption_cipher : described {
+  std::string name, mode, hash;
+  maybe_number size;
+};
+struct encryption_ivgen : described {
+  std::string name, hash;
+};
+
+/// How a disk's bytes are encrypted.
+struct disk_encryption : described {
+  encryption_format format{};
+  encryption_engine engine{};
+  std::vector<secret_ref> secrets;
+  std::optional<encryption_cipher> cipher;
+  std::optional<encryption_ivgen> ivgen;
 };
 
 // ---- disks
@@ -208,7 +242,7 @@ struct storage_source : described {
   maybe_size readahead, timeout;
   std::optional<reconnection> reconnect;
   std::optional<disk_auth> auth;
-  std::vector<xml_element> encryption;
+  std::optional<disk_encryption> encryption;
   std::optional<reservations> pr;
   std::vector<storage_slice> slices;
   std::vector<source_seclabel> labels;
@@ -222,7 +256,7 @@ struct backing_store;
 /// The next image of a chain; `end` is an empty element, which says there is none.
 struct backing_store : described {
   image_format format{};
-  std::vector<xml_element> format_metadata_cache;
+  std::optional<std::uint64_t> metadata_cache_size;
   storage_source source;
   std::vector<backing_store> next;
   maybe_number index;
@@ -298,7 +332,7 @@ struct disk : device {
   std::optional<disk_blockio> blockio;
   bool readonly = false, shareable = false, transient = false;
   std::string serial, wwn, vendor, product;
-  std::vector<xml_element> encryption; ///< Given beside the source, the old way.
+  std::optional<disk_encryption> encryption; ///< Given beside the source, the old way.
   std::vector<xml_element> mirror;     ///< Live only.
 };
 
@@ -413,6 +447,59 @@ struct ip_address : described {
   maybe_number prefix;
 };
 
+enum class port_profile : std::uint8_t { unset, qbg, qbh, openvswitch, midonet };
+constexpr auto names_of(port_profile) { return words("", "802.1Qbg", "802.1Qbh", "openvswitch", "midonet"); }
+
+/// How the card joins a switch that knows its ports.
+struct virtual_port : described {
+  port_profile type{};
+  maybe_number manager_id, type_id, type_version;
+  std::string instance_id, interface_id, profile_id;
+};
+
+struct traffic_rate : described {
+  std::uint64_t average = 0, peak = 0, floor = 0, burst = 0; ///< KiB and KiB/s
+  bool is_empty() const { return average == 0 && floor == 0 && rest.empty(); }
+};
+struct traffic_rates : described {
+  std::optional<traffic_rate> inbound, outbound;
+};
+
+enum class native_vlan : std::uint8_t { unset, tagged, untagged };
+constexpr auto names_of(native_vlan) { return words("", "tagged", "untagged"); }
+struct vlan_tag : described {
+  maybe_number id;
+  native_vlan native{};
+};
+struct vlan_set : described {
+  yes_no trunk{};
+  std::vector<vlan_tag> tags;
+};
+
+struct filter_parameter : described {
+  std::string name, value;
+};
+struct filter_reference : described {
+  std::string filter;
+  std::vector<filter_parameter> parameters;
+};
+
+struct forwarded_range : described {
+  maybe_number start, end, to;
+  yes_no exclude{};
+};
+struct port_forward : described {
+  std::string proto, address, dev;
+  std::vector<forwarded_range> ranges;
+};
+
+enum class teaming_kind : std::uint8_t { unset, persistent, transient };
+constexpr auto names_of(teaming_kind) { return words("", "persistent", "transient"); }
+struct net_teaming : described {
+  teaming_kind type{};
+  std::string persistent; ///< The alias of the card that stays.
+};
+
 struct net_interface : device {
   net_type type{};
   yes_no managed{};            ///< hostdev
@@ -429,8 +516,14 @@ struct net_interface : device {
   std::string model;
   std::optional<net_driver> driver;
   std::string backend_type, backend_tap, backend_vhost, backend_logfile;
-  std::vector<xml_element> virtualport, filterref, bandwidth, vlan, coalesce, teaming, port_forwards;
-  std::vector<xml_element> port;
+  std::optional<virtual_port> virtualport;
+  std::optional<traffic_rates> bandwidth;
+  std::optional<vlan_set> vlan;
+  yes_no port_isolated{};
+  std::vector<port_forward> port_forwards;
+  std::optional<filter_reference> filterref;
+  maybe_number coalesce_rx_frames;
+  std::optional<net_teaming> teaming;
   std::string target_dev;
   yes_no target_managed{};
   std::string guest_dev, guest_actual;
@@ -486,12 +579,24 @@ struct graphics : device {
   maybe_number audio_id;
 };
 
+/// What goes in or out of a backend; below the first line what single backends know.
+struct audio_stream : described {
+  yes_no mixing_engine{}, fixed_settings{};
+  maybe_number voices, buffer_length, frequency, channels;
+  std::string format, dev, name, stream_name, server_name, client_name;
+  maybe_number buffer_count, latency;
+  yes_no try_poll{}, exact_name{};
+  std::string connect_ports;
+};
+
 struct audio : described {
   maybe_number id;
   std::string type;
   maybe_number timer_period;
-  std::vector<xml_element> input, output;
-  std::string path, server_name;   ///< file, pulseaudio, ...
+  std::optional<audio_stream> input, output;
+  std::string path, server_name, driver;   ///< file, pulseaudio, sdl
+  yes_no try_mmap{}, exclusive{};          ///< oss
+  std::optional<int> dsp_policy;           ///< oss
 };
 
 struct sound_codec : described {
@@ -571,7 +676,7 @@ struct tpm_device : device {
   yes_no persistent_state{}, debug{};
   std::string device_path;
   std::string secret;
-  std::vector<xml_element> active_pcr_banks;
+  bool sha1 = false, sha256 = false, sha384 = false, sha512 = false; ///< PCR banks that are active.
   std::string source_type, source_mode, source_path;
 };
 
@@ -616,7 +721,10 @@ struct fs_device : device {
   std::string driver_type, driver_format, wrpolicy, name;
   maybe_number queue;
   virtio_options virtio;
-  std::vector<xml_element> binary;
+  std::string binary;           ///< virtiofsd
+  on_off binary_xattr{}, lock_posix{}, lock_flock{};
+  std::string cache_mode, sandbox_mode;
+  maybe_number thread_pool;
   std::string source_attribute, source;  ///< "dir", "file", "name", ... and what it says
   std::string socket, pool, volume, units;
   maybe_size usage;
@@ -636,8 +744,28 @@ struct shmem_device : device {
 
 struct memory_device : device {
   std::string model, access, discard, uuid;
-  std::vector<xml_element> source;
-  std::vector<xml_element> target;
+  // source
+  std::string node_mask, path;
+  maybe_size page_kib, align_kib;
+  bool pmem = false;
+  // target
+  maybe_size size_kib, label_kib, block_kib, requested_kib;
+  maybe_size current_kib;       ///< Live only: how much of it the guest has plugged in.
+  maybe_number node;
+  bool readonly = false;
+  std::optional<std::uint64_t> base;
+};
+
+/// pseries: where the firmware keeps its settings.
+struct nvram_device : device {};
+
+/// Which USB devices a redirection takes; absent is any.
+struct usb_rule : described {
+  std::string class_id, vendor, product, version;
+  yes_no allow{};
+};
+struct usb_filter : described {
+  std::vector<usb_rule> rules;
 };
 
 struct iommu_device : device {
@@ -682,12 +810,12 @@ struct device_list : described {
   std::vector<video> videos;
   std::vector<hostdev> hostdevs;
   std::vector<redirdev> redirdevs;
-  std::vector<xml_element> redirfilter;
+  std::optional<usb_filter> redirfilter;
   std::vector<hub> hubs;
   std::vector<watchdog_device> watchdogs;
   std::vector<memballoon> balloons;   ///< At most one.
   std::vector<rng_device> rngs;
-  std::vector<xml_element> nvram;
+  std::vector<nvram_device> nvram;
   std::vector<panic_device> panics;
   std::vector<shmem_device> shmems;
   std::vector<memory_device> memories;
@@ -744,7 +872,9 @@ struct os_description : described {
   std::string firmware;
   std::string type, arch, machine;
   std::vector<firmware_feature> firmware_features;
-  std::vector<xml_element> init;       ///< What containers boot with.
+  std::string init, init_dir, init_user, init_group; ///< What containers boot with.
+  std::vector<std::string> init_args;
+  std::vector<name_value> init_env;
   std::optional<os_loader> loader;
   std::optional<os_nvram> nvram;
   std::string kernel, initrd, cmdline, dtb;
@@ -830,12 +960,51 @@ struct cpu_feature : described {
   std::string policy, name;
 };
 
+struct numa_distance : described {
+  maybe_number cell, value;
+};
+
+struct size_and_unit : described {
+  maybe_size value;
+  std::string unit;
+};
+enum class cache_associativity : std::uint8_t { unset, none, direct, full };
+constexpr auto names_of(cache_associativity) { return words("", "none", "direct", "full"); }
+enum class cache_policy : std::uint8_t { unset, none, writeback, writethrough };
+constexpr auto names_of(cache_policy) { return words("", "none", "writeback", "writethrough"); }
+/// Memory that works as the cache of a cell.
+struct memory_side_cache : described {
+  maybe_number level;
+  cache_associativity associativity{};
+  cache_policy policy{};
+  size_and_unit size, line;
+};
+
 struct numa_cell : described {
   maybe_number id;
   std::string cpus;
   std::uint64_t memory_kib = 0;
   std::string mem_access;
   yes_no discard{};
+  std::vector<numa_distance> distances;
+  std::vector<memory_side_cache> caches;
+};
+
+enum class memory_access : std::uint8_t { unset, access, read, write };
+constexpr auto names_of(memory_access) { return words("", "access", "read", "write"); }
+/// How long one cell waits for another's memory, or how much comes in a second.
+struct numa_link : described {
+  maybe_number initiator, target, cache;
+  memory_access type{};
+  maybe_size value;
+  std::string unit;         ///< Of bandwidth.
+};
+
+enum class address_bits : std::uint8_t { unset, passthrough, emulate };
+constexpr auto names_of(address_bits) { return words("", "passthrough", "emulate"); }
+struct cpu_address_width : described {
+  address_bits mode{};
+  maybe_number bits, limit;
 };
 
 struct cpu_cache : described {
@@ -856,9 +1025,10 @@ struct cpu_description : described {
   using topology_counts = cpu_topology;
   std::optional<cpu_topology> topology;
   std::optional<cpu_cache> cache;
-  std::vector<xml_element> maxphysaddr;
+  std::optional<cpu_address_width> maxphysaddr;
   std::vector<cpu_feature> features;
   std::vector<numa_cell> cells;
+  std::vector<numa_link> latencies, bandwidths;
 };
 
 struct clock_catchup : described {
@@ -885,8 +1055,130 @@ struct qemu_env : described {
   std::optional<std::string> value;
 };
 
+// ---- what the guest may use of the host
+
+struct blkio_device : described {
+  std::string path;
+  maybe_number weight, read_iops, write_iops;
+  maybe_size read_bytes, write_bytes;
+};
+struct blkio_tuning : described {
+  maybe_number weight;
+  std::vector<blkio_device> devices;
+};
+
+struct memory_tuning : described {
+  maybe_size hard_limit_kib, soft_limit_kib, min_guarantee_kib, swap_hard_limit_kib;
+};
+
+struct vcpu_pin : described {
+  maybe_number vcpu;
+  std::string cpuset;
+};
+struct iothread_pin : described {
+  maybe_number iothread;
+  std::string cpuset;
+};
+enum class scheduler : std::uint8_t { unset, batch, idle, fifo, rr };
+constexpr auto names_of(scheduler) { return words("", "batch", "idle", "fifo", "rr"); }
+struct thread_schedule : described {
+  troupe::scheduler scheduler{};
+  std::optional<int> priority;
+};
+struct vcpu_schedule : thread_schedule {
+  std::string vcpus;
+};
+struct iothread_schedule : thread_schedule {
+  std::string iothreads;
+};
+enum class cache_kind : std::uint8_t { unset, both, code, data };
+constexpr auto names_of(cache_kind) { return words("", "both", "code", "data"); }
+struct cache_share : described {
+  maybe_number id, level;
+  cache_kind type{};
+  maybe_size size;
+  std::string unit;
+};
+struct resource_monitor : described {
+  maybe_number level;
+  std::string vcpus;
+};
+struct cache_tuning : described {
+  std::string vcpus;
+  std::vector<cache_share> caches;
+  std::vector<resource_monitor> monitors;
+};
+struct bandwidth_share : described {
+  maybe_number id, bandwidth;
+};
+struct memory_bandwidth : described {
+  std::string vcpus;
+  std::vector<bandwidth_share> nodes;
+  std::vector<resource_monitor> monitors;
+};
+struct cpu_tuning : described {
+  maybe_size shares, period, global_period, emulator_period, iothread_period;       ///< microseconds
+  std::optional<std::int64_t> quota, global_quota, emulator_quota, iothread_quota; ///< microseconds; negative: no limit
+  std::vector<vcpu_pin> vcpu_pins;
+  std::string emulator_cpuset;
+  std::vector<iothread_pin> iothread_pins;
+  std::optional<thread_schedule> emulator_schedule;
+  std::vector<vcpu_schedule> vcpu_schedules;
+  std::vector<iothread_schedule> iothread_schedules;
+  std::vector<cache_tuning> caches;
+  std::vector<memory_bandwidth> bandwidths;
+};
+
+enum class numa_mode : std::uint8_t { unset, strict, preferred, interleave, restrictive };
+constexpr auto names_of(numa_mode) { return words("", "strict", "preferred", "interleave", "restrictive"); }
+enum class placement : std::uint8_t { unset, static_, auto_ };
+constexpr auto names_of(placement) { return words("", "static", "auto"); }
+/// Where the guest's memory comes from.
+struct numa_memory : described {
+  numa_mode mode{};
+  std::string nodeset;
+  troupe::placement placement{};
+};
+struct numa_cell_memory : described {
+  maybe_number cell;
+  numa_mode mode{};
+  std::string nodeset;
+};
+struct numa_tuning : described {
+  std::optional<numa_memory> memory;
+  std::vector<numa_cell_memory> cells;
+};
+
+struct id_range : described {
+  maybe_number start, target, count;
+};
+struct perf_event : described {
+  std::string name;
+  yes_no enabled{};
+};
+struct key_cipher : described {
+  std::string name;
+  on_off state{};
+};
+
+enum class launch_kind : std::uint8_t { unset, sev, s390_pv };
+constexpr auto names_of(launch_kind) { return words("", "sev", "s390-pv"); }
+/// A guest whose memory the host can't read.
+struct launch_security : described {
+  launch_kind type{};
+  yes_no kernel_hashes{};
+  maybe_number c_bit, reduced_bits, policy;
+  std::string dh_cert, session;
+};
+
+enum class deprecation : std::uint8_t { unset, none, omit, reject, crash };
+constexpr auto names_of(deprecation) { return words("", "none", "omit", "reject", "crash"); }
+enum class property_kind : std::uint8_t { unset, string, signed_, unsigned_, bool_, remove };
+constexpr auto names_of(property_kind) { return words("", "string", "signed", "unsigned", "bool", "remove"); }
+
 struct qemu_override_property : described {
-  std::string name, type;
+  std::string name;
+  property_kind type{};
   std::optional<std::string> value;
 };
 struct qemu_override_device : described {
@@ -899,7 +1191,7 @@ struct qemu_namespace {
   std::vector<std::string> args;
   std::vector<qemu_env> envs;
   std::vector<std::string> capabilities_add, capabilities_del;
-  std::string deprecation;
+  troupe::deprecation deprecation{};
   std::vector<qemu_override_device> overrides;
 };
 
@@ -916,7 +1208,8 @@ struct domain : described {
   std::optional<std::uint64_t> memory_kib, current_memory_kib, max_memory_kib;
   on_off memory_dump{};
   maybe_number memory_slots;
-  std::vector<xml_element> blkiotune, memtune;
+  std::optional<blkio_tuning> blkiotune;
+  std::optional<memory_tuning> memtune;
   std::optional<memory_backing> backing;
   std::optional<unsigned> vcpu_max, vcpu_current;
   std::string vcpu_placement, vcpu_cpuset;
@@ -924,22 +1217,24 @@ struct domain : described {
   maybe_number iothreads;
   std::vector<iothread_id> iothread_ids;
   std::optional<int> default_pool_min, default_pool_max;
-  std::vector<xml_element> cputune, numatune;
+  std::optional<cpu_tuning> cputune;
+  std::optional<numa_tuning> numatune;
   std::string partition, appid;
   std::vector<sysinfo> sysinfos;
   std::string bootloader, bootloader_args;
   os_description os;
-  std::vector<xml_element> idmap;
+  std::vector<id_range> uid_map, gid_map;
   std::optional<feature_set> features;
   std::optional<cpu_description> cpu;
   std::optional<clock_description> clock;
   lifecycle_action on_poweroff{}, on_reboot{}, on_crash{};
   std::string on_lockfailure;
   yes_no suspend_to_mem{}, suspend_to_disk{};
-  std::vector<xml_element> perf;
+  std::vector<perf_event> perf;
   device_list devices;
   std::vector<seclabel> seclabels;
-  std::vector<xml_element> keywrap, launch_security;
+  std::vector<key_cipher> keywrap;
+  std::optional<troupe::launch_security> launch_security;
   qemu_namespace qemu;
 };
 

@@ -15,10 +15,18 @@ bool is_generated_tap(std::string_view name) {
   return std::ranges::any_of(prefixes, [&](auto prefix) { return name.starts_with(prefix); });
 }
 
-/// A socket that libvirt or we made up for a guest's agent.
+/// A socket that libvirt or we made up for a guest's agent: ".../channel/target/..." or ".../domain-.../NAME".
 bool is_generated_socket(std::string_view path, std::string_view name) {
-  return !name.empty() && path.ends_with(name) &&
-         (path.find("/channel/target/") != path.npos || path.find("/qemu/channel/") != path.npos);
+  if (name.empty() || !path.ends_with(name))
+    return false;
+  if (path.find("/channel/target/") != path.npos || path.find("/qemu/channel/") != path.npos)
+    return true;
+  path.remove_suffix(name.size());
+  if (!path.ends_with('/'))
+    return false;
+  path.remove_suffix(1);
+  const auto folder = path.substr(path.rfind('/') + 1);
+  return folder.starts_with("domain-") && folder.size() > std::string_view{"domain-"}.size();
 }
 
 void drop_live_parts(chardev& port) {
@@ -30,9 +38,11 @@ void drop_live_parts(chardev& port) {
   auto& end = source.first();
   if (source.type == chardev_type::pty)
     end.path.clear();
-  if (port.kind == chardev_kind::channel && source.type == chardev_type::unix_ && end.mode != "connect" &&
-      is_generated_socket(end.path, port.target_name))
+  if (port.kind == chardev_kind::channel && source.type == chardev_type::unix_ &&
+      is_generated_socket(end.path, port.target_name)) {
     end.path.clear();
+    end.mode = "bind";
+  }
 }
 
 void drop_live_parts(backing_store& image) {
@@ -89,6 +99,9 @@ std::string model_of_type(std::string_view type, std::string_view arch) {
   return std::string{type};
 }
 
+/// libvirt and QEMU take no more.
+constexpr std::size_t most_cells_with_distances = 128;
+
 /// A vCPU that no NUMA cell names is in the first one.
 void give_spare_vcpus(cpu_description& cpu, unsigned vcpus) {
   std::set<unsigned> spare;
@@ -103,6 +116,32 @@ void give_spare_vcpus(cpu_description& cpu, unsigned vcpus) {
   for (const auto each : spare)
     first += fmt::format("{}{}", first.empty() ? "" : ",", each);
   first = cpu_set_text(first);
+}
+
+/// Once one cell says how far it is from another, all say how far they are from all: the same as the other way round,
+/// else 10 from itself and 20 from others.
+void give_distances(cpu_description& cpu) {
+  const auto said = [&](unsigned from, unsigned to) -> maybe_number {
+    for (const auto& each : cpu.cells[from].distances)
+      if (each.cell == to)
+        return each.value;
+    return std::nullopt;
+  };
+  if (std::ranges::all_of(cpu.cells, [](const auto& cell) { return cell.distances.empty(); }) ||
+      cpu.cells.size() > most_cells_with_distances)
+    return;
+  const auto count = static_cast<unsigned>(cpu.cells.size());
+  std::vector<std::vector<numa_distance>> all(count);
+  for (unsigned from = 0; from < count; ++from)
+    for (unsigned to = 0; to < count; ++to) {
+      auto value = said(from, to);
+      if (!value)
+        value = said(to, from);
+      all[from].push_back({{}, to, value.value_or(from == to ? 10 : 20)});
+    }
+  for (unsigned from = 0; from < count; ++from)
+    if (std::ranges::all_of(cpu.cells[from].distances, [&](const auto& each) { return each.cell < count; }))
+      cpu.cells[from].distances = std::move(all[from]);
 }
 
 /// Threads that have no number of their own take the lowest free ones, once any has one.
@@ -171,6 +210,7 @@ void settle_cpu(definition_work& work) {
   }
   std::ranges::stable_sort(cpu.cells, {}, [](const auto& cell) { return *cell.id; });
   give_spare_vcpus(cpu, guest.vcpu_max.value_or(1));
+  give_distances(cpu);
 }
 
 } // namespace
@@ -228,7 +268,7 @@ result<void> settle_machine(definition_work& work) {
   if (guest.type == virt_type::qemu && !facts.tcg_usable)
     return cannot("virt type", "qemu");
   if (facts.machines.empty())
-    return fail(errc::system, fmt::format("Cannot check QEMU binary {}: No such file or directory", facts.binary));
+    return fail(errc::no_emulator, fmt::format("Cannot check QEMU binary {}: No such file or directory", facts.binary));
   auto& machine = guest.os.machine;
   const auto* known = machine.empty() ? default_machine(facts) : find_machine(facts, machine);
   if (known == nullptr && machine.empty())
@@ -248,6 +288,15 @@ result<void> settle_identity(definition_work& work) {
     guest.uuid = random_uuid(work.random);
   if (guest.genid && guest.genid->empty())
     guest.genid = random_uuid(work.random);
+  for (auto& card : guest.devices.interfaces) {
+    if (!card.virtualport)
+      continue;
+    auto& port = *card.virtualport;
+    if (port.type == port_profile::openvswitch && port.interface_id.empty())
+      port.interface_id = random_uuid(work.random);
+    if (port.type == port_profile::qbg && port.manager_id && port.instance_id.empty())
+      port.instance_id = random_uuid(work.random);
+  }
   for (auto& info : guest.sysinfos)
     if (info.type.empty())
       info.type = "smbios";
@@ -262,8 +311,7 @@ result<void> settle_memory(definition_work& work) {
       in_cells += cell.memory_kib;
   std::uint64_t in_modules = 0;
   for (const auto& module : guest.devices.memories)
-    if (const auto* size = element_of(module.target, "size"); size != nullptr)
-      in_modules += kib_of_element(*size);
+    in_modules += module.size_kib.value_or(0);
   if (in_cells > 0)
     guest.memory_kib = in_cells + in_modules;
   if (guest.memory_kib.value_or(0) == 0)
@@ -287,9 +335,8 @@ result<void> settle_processors(definition_work& work) {
     guest.vcpu_current.reset();
   }
   if (guest.vcpu_placement.empty()) {
-    const auto* memory = element_of(guest.numatune, "memory");
-    const auto* placement = memory != nullptr ? memory->attribute("placement") : nullptr;
-    guest.vcpu_placement = placement != nullptr && *placement == "auto" ? "auto" : "static";
+    const auto* memory = guest.numatune && guest.numatune->memory ? &*guest.numatune->memory : nullptr;
+    guest.vcpu_placement = memory != nullptr && memory->placement == placement::auto_ ? "auto" : "static";
   }
   number_iothreads(guest);
   settle_cpu(work);

@@ -10,9 +10,12 @@
 //   child, marked      an element without a struct of its own; `marked` counts even when empty
 //   flag               an empty element that is there or not
 //   part, parts        an element, or several, with a struct of their own; of `filled_parts` the empty ones are not
-//   written values             several elements of one word each raw                elements kept as they are, but for
-//   the order of what is in them amount             content that is an amount in some unit live               what only
-//   a running guest has opened             from here on a start and an end tag, even if nothing stands between them
+//                      written
+//   values             several elements of one word each
+//   raw                elements kept as they are
+//   amount             content that is an amount in some unit
+//   live               what only a running guest has
+//   opened             from here on a start and an end tag, even if nothing stands between them
 //   generated, secret  what is not shown to everybody
 // and `ref<T>`, what it takes a struct by, so that a writer cannot change it; `reads` is true of the reader.
 

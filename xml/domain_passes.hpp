@@ -31,6 +31,9 @@ emulator_facts assumed_facts(const domain& guest, std::string_view host_arch);
 /// Errors: bad_xml, unsupported_config and others, with libvirt's wording where clients know it.
 result<void> complete_definition(domain& guest, const emulator_facts& facts, const random_source& random);
 
+/// Gives an address to each device of a completed definition that has none. Errors: as above.
+result<void> give_places(domain& guest, const emulator_facts& facts, const random_source& random);
+
 /// The UUID in lower-case text.
 std::string uuid_text(const domain& guest);
 std::uint64_t max_memory_kib_of(const domain& guest);

@@ -16,9 +16,9 @@ public:
 
   const std::optional<error>& failure() const { return failure_; }
 
-  void fail_with(std::string detail) {
+  void fail_with(std::string detail, errc code = errc::bad_xml) {
     if (!failure_)
-      failure_ = error{errc::bad_xml, std::move(detail)};
+      failure_ = error{code, std::move(detail)};
   }
 
   /// Reads `root` into `guest`.
@@ -160,10 +160,7 @@ public:
   }
 
   /// Elements that are kept as they are.
-  void raw(std::string_view name, std::vector<xml_element>& items) { raw(name, items, {}); }
-
-  /// The same, with what is in them brought into the order of `names`; what these lack comes last.
-  void raw(std::string_view name, std::vector<xml_element>& items, names_in_order names) {
+  void raw(std::string_view name, std::vector<xml_element>& items) {
     if (failure_)
       return;
     for (auto& candidate : frames_.back().element->children) {
@@ -171,8 +168,6 @@ public:
         continue;
       candidate.taken = true;
       items.push_back(self_contained(candidate));
-      if (names.size() > 0)
-        bring_into_order(items.back(), names);
     }
   }
 
@@ -337,27 +332,17 @@ private:
     }
     const auto bytes = unit != nullptr ? unit_bytes(trimmed(unit->value)) : default_unit;
     if (bytes == 0) {
-      refuse("unit", unit->value, std::string{accepted_units});
+      refuse("unit", unit->value, std::string{accepted_units}, errc::bad_argument);
       return std::nullopt;
     }
     const auto value = scaled(number, bytes, scale);
     if (!value)
-      refuse(name, std::string{trimmed(text)} + (unit != nullptr ? unit->value : ""), "less than 16 EiB");
+      refuse(name, std::string{trimmed(text)} + (unit != nullptr ? unit->value : ""), "less than 16 EiB", errc::overflow);
     return value;
   }
 
-  static void bring_into_order(xml_element& x, names_in_order names) {
-    const auto place = [&](const auto& each) { return std::ranges::find(names, each.name) - names.begin(); };
-    std::ranges::stable_sort(x.attributes, {}, place);
-    // Where there is text between elements, their order is part of what it says.
-    if (std::ranges::any_of(x.children, [](const xml_element& each) { return each.name.empty(); }))
-      return;
-    std::ranges::stable_sort(x.children, {}, place);
-    for (auto& each : x.children)
-      bring_into_order(each, names);
-  }
-
-  void refuse(std::string_view attribute_name, std::string_view value, const std::string& wanted) {
+  void refuse(std::string_view attribute_name, std::string_view value, const std::string& wanted,
+              errc code = errc::bad_xml) {
     constexpr std::size_t most = 80; // bytes of a value that a message shows
     const auto& x = *frames_.back().element;
     auto shown = std::string{value.substr(0, most)};
@@ -366,7 +351,7 @@ private:
     const auto what = attribute_name.empty() ? "Invalid content of element '" + x.name + "'"
                                              : "Invalid value for attribute '" + std::string{attribute_name} +
                                                  "' in element '" + x.name + "'";
-    fail_with(what + ": '" + shown + "' in line " + std::to_string(x.line) + ". Accepted: " + wanted);
+    fail_with(what + ": '" + shown + "' in line " + std::to_string(x.line) + ". Accepted: " + wanted, code);
   }
 
   void refuse_missing(const xml_element& x, std::string_view attribute_name) {

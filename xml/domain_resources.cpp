@@ -142,8 +142,7 @@ std::vector<needed_resource> resources_of(const domain& guest) {
     if (each.type == net_type::vhostuser && each.source_mode != "server")
       list.add({each.source_path, false, false, kind::socket, true});
   for (const auto& each : devices.memories)
-    if (const auto* path = element_of(each.source, "path"); path != nullptr)
-      list.add({path->text, false, false, kind::file, true});
+    list.add({each.path, false, false, kind::file, true});
   for (const auto& each : devices.shmems)
     list.add({each.server_path, false, true, kind::socket, false});
   for (const auto& each : devices.videos)

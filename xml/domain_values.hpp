@@ -18,15 +18,13 @@ inline constexpr std::string_view qemu_uri = "http://libvirt.org/schemas/domain/
 template <class V, class T>
 using ref = typename V::template ref<T>;
 
-/// Elements and attributes in the order libvirt writes them.
-using names_in_order = std::initializer_list<std::string_view>;
-
 // How a number looks where its type does not say it.
 struct plain {};
 struct hex { ///< "0x0010", padded to so many digits; read in any base.
   unsigned digits = 1;
 };
-struct nonzero {}; ///< Zero is "not given".
+struct nonzero {};  ///< Zero is "not given".
+struct any_base {}; ///< Read in any base, written in ten.
 
 template <class Enum>
 concept worded = std::is_enum_v<Enum> && requires(Enum e) {
@@ -107,6 +105,10 @@ template <std::integral Number>
 bool parse_value(std::string_view text, Number& out, hex) {
   return parse_number(text, out, 0);
 }
+template <std::integral Number>
+bool parse_value(std::string_view text, Number& out, any_base) {
+  return parse_number(text, out, 0);
+}
 
 template <std::integral Number>
 void print_number(std::string& out, Number value, int base, unsigned digits = 1) {
@@ -123,6 +125,10 @@ void print_value(std::string& out, Number value, plain) {
 }
 template <std::integral Number>
 void print_value(std::string& out, Number value, nonzero) {
+  print_number(out, value, 10);
+}
+template <std::integral Number>
+void print_value(std::string& out, Number value, any_base) {
   print_number(out, value, 10);
 }
 template <std::integral Number>

@@ -178,44 +178,4 @@ std::string cpu_set_text(std::string_view text) {
   return usual;
 }
 
-const xml_element* element_of(const std::vector<xml_element>& list, std::string_view name) {
-  for (const auto& each : list) {
-    if (each.local_name() == name)
-      return &each;
-    if (const auto* below = element_of(each.children, name))
-      return below;
-  }
-  return nullptr;
-}
-
-std::uint64_t kib_of_element(const xml_element& size) {
-  std::uint64_t number = 0;
-  if (!parse_value(size.text, number, plain{}))
-    return 0;
-  const auto* unit = size.attribute("unit");
-  constexpr std::pair<std::string_view, std::uint64_t> units[] = {
-    {"b", 1},
-    {"bytes", 1},
-    {"KB", 1000},
-    {"k", 1024},
-    {"KiB", 1024},
-    {"MB", 1000'000},
-    {"M", 1ull << 20},
-    {"MiB", 1ull << 20},
-    {"GB", 1000'000'000},
-    {"G", 1ull << 30},
-    {"GiB", 1ull << 30},
-    {"T", 1ull << 40},
-    {"TiB", 1ull << 40},
-    {"TB", 1000'000'000'000},
-  };
-  const auto* found = unit == nullptr ? nullptr
-                                      : std::ranges::find(units, std::string_view{*unit},
-                                                          &std::pair<std::string_view, std::uint64_t>::first);
-  const auto factor = unit == nullptr ? 1024 : found == std::end(units) ? 0 : found->second;
-  if (factor == 0 || number > ~0ull / factor)
-    return 0;
-  return (number * factor + 1023) / 1024;
-}
-
 } // namespace troupe

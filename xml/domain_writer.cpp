@@ -127,7 +127,7 @@ public:
       });
   }
 
-  void raw(std::string_view name, const std::vector<xml_element>& items, names_in_order = {}) {
+  void raw(std::string_view name, const std::vector<xml_element>& items) {
     for (const auto& item : items) {
       if (item.name != name)
         continue;

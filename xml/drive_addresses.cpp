@@ -81,6 +81,46 @@ result<void> assign_virtio_serial_addresses(definition_work& work) {
   return {};
 }
 
+result<void> assign_spapr_addresses(definition_work& work) {
+  auto& devices = work.guest.devices;
+  std::set<std::uint64_t> taken;
+  each_device(work.guest, [&](const auto& each) {
+    if (each.address.is(address_type::spapr_vio) && each.address.reg)
+      taken.insert(*each.address.reg);
+  });
+  // Where libvirt begins for each kind; the next is 0x1000 further.
+  constexpr std::uint64_t first_card = 0x1000, first_scsi = 0x2000, first_nvram = 0x3000, first_serial = 0x30000000;
+  const auto give = [&](device& each, std::uint64_t reg) {
+    if (!each.address.is(address_type::spapr_vio) || each.address.reg)
+      return;
+    while (!taken.insert(reg).second)
+      reg += 0x1000;
+    each.address.reg = reg;
+  };
+  const auto wants_one = [](device& each) {
+    if (each.address.is(address_type::unset))
+      each.address.type = address_type::spapr_vio;
+  };
+  for (auto& each : devices.interfaces) {
+    if (each.model == "spapr-vlan")
+      wants_one(each);
+    give(each, first_card);
+  }
+  for (auto& each : devices.controllers) {
+    if (each.type == controller_type::scsi && each.model == "ibmvscsi")
+      wants_one(each);
+    give(each, first_scsi);
+  }
+  for (auto& each : devices.serials) {
+    if (each.target_model == "spapr-vty")
+      wants_one(each);
+    give(each, first_serial);
+  }
+  for (auto& each : devices.nvram)
+    give(each, first_nvram);
+  return {};
+}
+
 result<void> assign_memory_slots(definition_work& work) {
   auto& modules = work.guest.devices.memories;
   const auto in_slot = [](const memory_device& each) { return each.model == "dimm" || each.model == "nvdimm"; };

@@ -25,6 +25,8 @@ struct definition_work {
 
 // validate_domain.cpp
 result<void> check_identity(definition_work& work);
+/// What libvirt refuses while it reads, ahead of all that depends on the emulator.
+result<void> check_as_given(definition_work& work);
 result<void> check_definition(definition_work& work);
 /// Addresses that two devices would share; after the last one was given out.
 result<void> check_addresses(definition_work& work);
@@ -56,6 +58,7 @@ result<void> settle_wanted_devices(definition_work& work);
 result<void> assign_virtio_serial_addresses(definition_work& work);
 result<void> assign_pci_addresses(definition_work& work);
 result<void> assign_usb_addresses(definition_work& work);
+result<void> assign_spapr_addresses(definition_work& work);
 result<void> assign_memory_slots(definition_work& work);
 
 // ---- shared
@@ -110,11 +113,5 @@ void each_device(Guest& guest, F&& f) {
 
 /// Whether the first console only shows the first serial port.
 bool console_mirrors_serial(const domain& guest);
-
-/// The first element of that name below the list, or null: for what has no struct of its own.
-const xml_element* element_of(const std::vector<xml_element>& list, std::string_view name);
-
-/// A size with its unit attribute ("KiB" when there is none), in KiB; 0 for what is no size.
-std::uint64_t kib_of_element(const xml_element& size);
 
 } // namespace troupe

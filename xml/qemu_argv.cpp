@@ -22,6 +22,24 @@ void add_environment(argv_builder& b) {
 void add_name(argv_builder& b) {
   b.word(b.guest.devices.emulator.empty() ? b.facts.binary : b.guest.devices.emulator);
   b.option("-name", fmt::format("guest={},debug-threads=on", escaped(b.guest.name)));
+}
+
+/// What QEMU does when it is used in a way that will go.
+void add_deprecation(argv_builder& b) {
+  switch (b.guest.qemu.deprecation) {
+  case deprecation::unset:
+  case deprecation::none:
+    return;
+  case deprecation::omit:
+    return b.option("-compat", to_text({{"deprecated-output", "hide"}}));
+  case deprecation::reject:
+    return b.option("-compat", to_text({{"deprecated-output", "hide"}, {"deprecated-input", "reject"}}));
+  case deprecation::crash:
+    return b.option("-compat", to_text({{"deprecated-output", "hide"}, {"deprecated-input", "crash"}}));
+  }
+}
+
+void add_stopped(argv_builder& b) {
   b.word("-S");
 }
 
@@ -67,13 +85,13 @@ void add_own_words(argv_builder& b) {
 /// The command line from left to right.
 // clang-format off
 constexpr void (*sections[])(argv_builder&) = {
-  add_environment, add_name, add_master_key, add_pflash, add_machine, add_accelerator, add_cpu, add_loader,
+  add_environment, add_name, add_deprecation, add_stopped, add_master_key, add_pflash, add_machine, add_accelerator, add_cpu, add_loader,
   add_memory, add_smp, add_iothreads, add_numa, add_uuid, add_generation_id, add_smbios, add_no_display,
   add_no_defaults, add_monitor, add_clock, add_power, add_boot, add_iommu, add_controllers, add_hubs,
   add_memory_devices, add_disks, add_filesystems, add_interfaces, add_smartcards, add_serials, add_parallels,
   add_channels, add_consoles, add_tpms, add_inputs, add_audios, add_graphics, add_videos, add_sounds, add_watchdogs,
-  add_redirdevs, add_hostdevs, add_balloon, add_rngs, add_vmcoreinfo, add_own_words, add_sandbox, add_panics,
-  add_shmems, add_vsocks, add_message_format,
+  add_redirdevs, add_hostdevs, add_balloon, add_rngs, add_vmcoreinfo, add_launch_security, add_own_words, add_sandbox,
+  add_panics, add_shmems, add_vsocks, add_cryptos, add_message_format,
 };
 // clang-format on
 

@@ -29,8 +29,8 @@ struct command_line {
   std::vector<std::string> argv;
 };
 
-/// Takes from a definition that is not completed yet what domxml-to-native does not look at: of a network card only MAC,
-/// model and alias stay. For a command line with `generic_taps`.
+/// Takes from a completed definition what domxml-to-native does not look at: of a network card only MAC, model and alias
+/// stay, and `give_places` finds it a place. For a command line with `generic_taps`.
 void forget_connections(domain& guest);
 
 /// "BASE/domain-ID-NAME", the name cut as libvirt cuts it.

@@ -1,3 +1,4 @@
+#include "xml/domain_values.hpp"
 #include "xml/passes.hpp"
 
 #include <algorithm>
@@ -40,62 +41,50 @@ void make_usual_set(std::string& text) {
     text = std::move(usual);
 }
 
-unsigned number_of(const xml_element& element, std::string_view name) {
-  const auto* text = element.attribute(name);
-  const auto ranges = text == nullptr ? decltype(cpu_ranges({})){} : cpu_ranges(*text);
-  return ranges.empty() ? ~0u : ranges.front().first;
+/// One row for each of the numbers, in their order: `field` is a list of numbers.
+template <class Row>
+void split_rows(std::vector<Row>& rows, std::string Row::*field) {
+  std::vector<std::pair<unsigned, Row>> split;
+  for (const auto& row : rows)
+    for (const auto& [first, last] : cpu_ranges(row.*field))
+      for (auto each = first; each <= last; ++each) {
+        auto one = row;
+        one.*field = std::to_string(each);
+        split.emplace_back(each, std::move(one));
+      }
+  std::ranges::stable_sort(split, {}, [](const auto& each) { return each.first; });
+  // A list with no number in it stays, to be refused.
+  std::erase_if(rows, [&](const Row& row) { return !cpu_ranges(row.*field).empty(); });
+  for (auto& each : split)
+    rows.push_back(std::move(each.second));
 }
 
 /// Which CPUs run what: sets in one form, a row for each vCPU or thread, none for a vCPU that is not there.
-void settle_tuning(std::vector<xml_element>& rows, unsigned vcpus) {
-  constexpr std::pair<std::string_view, std::string_view> schedulers[] = {{"vcpusched", "vcpus"},
-                                                                          {"iothreadsched", "iothreads"}};
-  for (auto& row : rows) {
-    for (auto& each : row.attributes)
-      if (each.name == "cpuset" || each.name == "nodeset")
-        make_usual_set(each.value);
-    settle_tuning(row.children, vcpus);
-    std::vector<xml_element> split;
-    for (auto& child : row.children) {
-      if (child.name == "vcpupin" && number_of(child, "vcpu") >= vcpus)
-        continue;
-      const auto scheduler = std::ranges::find(schedulers, std::string_view{child.name},
-                                               &std::pair<std::string_view, std::string_view>::first);
-      const auto* all = scheduler == std::end(schedulers) ? nullptr : child.attribute(scheduler->second);
-      if (all == nullptr) {
-        split.push_back(std::move(child));
-        continue;
-      }
-      for (const auto& [first, last] : cpu_ranges(*all))
-        for (auto each = first; each <= last; ++each) {
-          auto one = child;
-          one.set(scheduler->second, std::to_string(each));
-          split.push_back(std::move(one));
-        }
-    }
-    row.children = std::move(split);
-    constexpr std::pair<std::string_view, std::string_view> sorted[] = {
-      {"iothreadpin", "iothread"}, {"vcpusched", "vcpus"}, {"iothreadsched", "iothreads"}};
-    for (const auto& [name, number] : sorted) {
-      const auto is_one = [wanted = name](const xml_element& each) { return each.name == wanted; };
-      const auto first = std::ranges::find_if(row.children, is_one);
-      const auto last = std::find_if_not(first, row.children.end(), is_one);
-      std::stable_sort(first, last,
-                       [of = number](const auto& a, const auto& b) { return number_of(a, of) < number_of(b, of); });
-    }
-  }
+void settle(cpu_tuning& tuning, unsigned vcpus) {
+  std::erase_if(tuning.vcpu_pins, [&](const vcpu_pin& each) { return each.vcpu && *each.vcpu >= vcpus; });
+  for (auto& each : tuning.vcpu_pins)
+    make_usual_set(each.cpuset);
+  make_usual_set(tuning.emulator_cpuset);
+  for (auto& each : tuning.iothread_pins)
+    make_usual_set(each.cpuset);
+  std::ranges::stable_sort(tuning.iothread_pins, {}, &iothread_pin::iothread);
+  split_rows(tuning.vcpu_schedules, &vcpu_schedule::vcpus);
+  split_rows(tuning.iothread_schedules, &iothread_schedule::iothreads);
+  for (auto& each : tuning.caches)
+    make_usual_set(each.vcpus);
+  for (auto& each : tuning.bandwidths)
+    make_usual_set(each.vcpus);
 }
 
-void settle_sizes(std::vector<xml_element>& elements) {
-  constexpr std::string_view sizes[] = {"size", "requested", "block", "current", "pagesize"};
-  for (auto& each : elements) {
-    if (std::ranges::find(sizes, each.name) != std::end(sizes) && each.children.empty())
-      if (const auto kib = kib_of_element(each); kib > 0) {
-        each.text = std::to_string(kib);
-        each.set("unit", "KiB");
-      }
-    settle_sizes(each.children);
+void settle(numa_tuning& tuning) {
+  if (tuning.memory) {
+    make_usual_set(tuning.memory->nodeset);
+    if (tuning.memory->mode == numa_mode::unset && !tuning.memory->nodeset.empty())
+      tuning.memory->mode = numa_mode::strict;
   }
+  for (auto& each : tuning.cells)
+    make_usual_set(each.nodeset);
+  std::ranges::stable_sort(tuning.cells, {}, &numa_cell_memory::cell);
 }
 
 // ---- parts
@@ -128,8 +117,15 @@ void settle_source(storage_source& source) {
   drop_skipped(source.labels);
 }
 
+/// The format's own engine is QEMU's.
+void settle(std::optional<disk_encryption>& encryption) {
+  if (encryption && encryption->engine == encryption_engine::unset)
+    encryption->engine = encryption_engine::qemu;
+}
+
 void settle(disk& each) {
   settle_source(each.source);
+  settle(each.encryption), settle(each.source.encryption);
   const bool removable = each.device_type == disk_device::cdrom || each.device_type == disk_device::floppy;
   if (removable && each.source.type == storage_type::block && each.source.path.empty())
     each.source.type = storage_type::file;
@@ -166,7 +162,34 @@ void settle(net_interface& each) {
   if (each.driver && each.driver->queues == 1u)
     each.driver->queues.reset();
   if (each.type != net_type::network && each.type != net_type::bridge && each.type != net_type::ethernet)
-    each.filterref.clear();
+    each.filterref.reset();
+  if (each.type != net_type::network)
+    each.portgroup.clear();
+  if (each.bandwidth) {
+    const auto drop_empty = [](std::optional<traffic_rate>& rate) {
+      if (rate && rate->is_empty())
+        rate.reset();
+    };
+    drop_empty(each.bandwidth->inbound), drop_empty(each.bandwidth->outbound);
+  }
+}
+
+/// "0x08" for a class of 8, "0x04D2" for a vendor of 1234; what is no number stays, to be refused.
+void settle_usb_number(std::string& text, unsigned digits) {
+  unsigned number = 0;
+  if (parse_number(text, number, 0))
+    text = fmt::format("0x{:0{}X}", number, digits);
+}
+
+void settle(usb_rule& rule) {
+  const auto settle_or_drop = [](std::string& text, unsigned digits) {
+    if (text == "-1") // any
+      text.clear();
+    settle_usb_number(text, digits);
+  };
+  settle_or_drop(rule.class_id, 2), settle_or_drop(rule.vendor, 4), settle_or_drop(rule.product, 4);
+  if (rule.version == "-1")
+    rule.version.clear();
 }
 
 void settle(feature_set& features) {
@@ -182,6 +205,11 @@ void settle(feature_set& features) {
     if (features.hyperv->vendor_id != on_off::on)
       features.hyperv->vendor.clear();
   }
+}
+
+/// Whether libvirt keeps it for another of its drivers, "test" or "bhyve": to a guest of QEMU it is nothing.
+bool is_other_drivers(const xml_element& each) {
+  return each.uri != qemu_uri && each.uri.starts_with("http://libvirt.org/schemas/domain/");
 }
 
 /// Errors: bad_xml, when the guest's UUID in there is another one.
@@ -227,6 +255,7 @@ result<void> settle(domain& guest, sysinfo& info) {
 
 result<void> settle_forms(definition_work& work) {
   auto& guest = work.guest;
+  std::erase_if(guest.rest.children, is_other_drivers);
   auto& devices = guest.devices;
   if (!guest.uuid.empty()) {
     const auto uuid = usual_uuid(guest.uuid);
@@ -242,8 +271,10 @@ result<void> settle_forms(definition_work& work) {
   if (guest.cpu)
     for (auto& cell : guest.cpu->cells)
       make_usual_set(cell.cpus);
-  settle_tuning(guest.cputune, guest.vcpu_max.value_or(1));
-  settle_tuning(guest.numatune, guest.vcpu_max.value_or(1));
+  if (guest.cputune)
+    settle(*guest.cputune, guest.vcpu_max.value_or(1));
+  if (guest.numatune)
+    settle(*guest.numatune);
   if (guest.features)
     settle(*guest.features);
   if (guest.os.loader && guest.os.loader->type.empty() && !guest.os.loader->path.empty())
@@ -268,10 +299,13 @@ result<void> settle_forms(definition_work& work) {
   for (auto& each : devices.hostdevs)
     if (each.protocol == "iscsi")
       settle_iscsi(net_protocol::iscsi, each.source_name);
-  for (auto& each : devices.memories) {
-    settle_sizes(each.target);
-    settle_sizes(each.source);
-  }
+  for (auto& each : devices.memories)
+    make_usual_set(each.node_mask);
+  for (auto& each : devices.videos)
+    each.vgaconf.clear(); // bhyve's
+  if (devices.redirfilter)
+    for (auto& each : devices.redirfilter->rules)
+      settle(each);
   for (auto& each : devices.controllers)
     if (each.type == controller_type::usb && each.model == "none")
       each.address = {};

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <functional>
 #include <map>
 #include <set>
 #include <tuple>
@@ -41,13 +40,13 @@ result<void> check_machine(const domain& guest, const emulator_facts& facts) {
   if (guest.os.firmware == "efi" && is_x86(guest) && !(guest.features && guest.features->acpi))
     return refuse("UEFI requires ACPI on this architecture");
   if (guest.os.nvram && guest.os.firmware.empty() && (!guest.os.loader || guest.os.loader->path.empty()))
-    return refuse("no loader path specified and firmware auto selection disabled");
+    return fail(errc::xml_detail, "no loader path specified and firmware auto selection disabled");
   if (guest.os.loader) {
     const auto& loader = *guest.os.loader;
     if (guest.os.firmware.empty() && loader.path.empty())
-      return refuse("no loader path specified and firmware auto selection disabled");
+      return fail(errc::xml_detail, "no loader path specified and firmware auto selection disabled");
     if (!guest.os.firmware.empty() && loader.readonly != yes_no::unset)
-      return refuse("loader attribute 'readonly' cannot be specified when firmware autoselection is enabled");
+      return fail(errc::xml_detail, "loader attribute 'readonly' cannot be specified when firmware autoselection is enabled");
     if (loader.type == "pflash" && is_x86(guest) && !(guest.features && guest.features->acpi))
       return refuse("UEFI requires ACPI on this architecture");
   }
@@ -66,15 +65,18 @@ result<void> check_machine(const domain& guest, const emulator_facts& facts) {
     if (state.enabled == yes_no::no && state.hotpluggable == yes_no::no)
       return refuse(fmt::format("vcpu '{}' is both offline and not hotpluggable", state.id));
   }
-  if (element_of(guest.memtune, "min_guarantee") != nullptr)
+  if (guest.memtune && guest.memtune->min_guarantee_kib)
     return refuse("Parameter 'min_guarantee' not supported by QEMU.");
-  if (guest.type != virt_type::kvm && element_of(guest.cputune, "cachetune") != nullptr)
+  if (guest.type != virt_type::kvm && guest.cputune && !guest.cputune->caches.empty())
     return refuse("cachetune is only supported for KVM domains");
-  if (const auto* sev = element_of(guest.launch_security, "launchSecurity"); sev != nullptr) {
-    const auto* type = sev->attribute("type");
-    const auto which = type == nullptr ? std::string{} : *type;
-    if (which == "sev" && (!has_device(facts, "sev-guest") || guest.type != virt_type::kvm))
+  if (guest.launch_security) {
+    const auto type = guest.launch_security->type;
+    if (type == launch_kind::unset)
+      return fail(errc::bad_xml, "Missing required attribute 'type' in element 'launchSecurity': it is 'sev'");
+    if (type == launch_kind::sev && (!has_device(facts, "sev-guest") || guest.type != virt_type::kvm))
       return refuse("SEV launch security is not supported with this QEMU binary");
+    if (type == launch_kind::s390_pv && is_x86(guest))
+      return refuse("S390 PV launch security is not supported with this QEMU binary");
   }
   return {};
 }
@@ -116,42 +118,92 @@ result<void> check_processors(const domain& guest) {
   return {};
 }
 
-/// The numbers that rows of that name give, each once.
-result<void> check_numbers(const std::vector<xml_element>& rows, std::string_view name, std::string_view attribute,
-                           const std::function<result<void>(unsigned)>& known) {
-  std::set<unsigned> seen;
-  for (const auto& tune : rows)
-    for (const auto& row : tune.children) {
-      const auto* all = row.name == name ? row.attribute(attribute) : nullptr;
-      if (all == nullptr)
-        continue;
-      for (const auto& [first, last] : cpu_ranges(*all))
-        for (auto each = first; each <= last; ++each) {
-          if (auto went = known(each); !went)
-            return went;
-          if (!seen.insert(each).second)
-            return refuse(fmt::format("'{}' attributes '{}' must not overlap", name, attribute));
-        }
-    }
+/// The numbers that rows name, each once.
+class numbers_once {
+public:
+  numbers_once(std::string_view element, std::string_view attribute) : element_{element}, attribute_{attribute} {}
+
+  result<void> add(unsigned number) {
+    if (!seen_.insert(number).second)
+      return fail(errc::xml_detail, fmt::format("'{}' attributes '{}' must not overlap", element_, attribute_));
+    return {};
+  }
+
+private:
+  std::string_view element_, attribute_;
+  std::set<unsigned> seen_;
+};
+
+/// A list that has to name a CPU or node at least.
+result<void> check_set(std::string_view attribute, const std::string& text) {
+  if (cpu_ranges(text).empty())
+    return refuse(fmt::format("Invalid value of '{}': {}", attribute, text));
   return {};
 }
 
-/// The first attribute below that names no CPU or node at all.
-const xml_attribute* empty_set(const std::vector<xml_element>& rows) {
+/// The numbers of a row that was split: one each, or what is no number.
+result<void> check_schedules(const auto& rows, auto field, std::string_view element, std::string_view attribute,
+                             const auto& known) {
+  numbers_once numbers{element, attribute};
   for (const auto& row : rows) {
-    for (const auto& each : row.attributes)
-      if ((each.name == "cpuset" || each.name == "nodeset") && cpu_ranges(each.value).empty())
-        return &each;
-    if (const auto* below = empty_set(row.children))
-      return below;
+    const auto ranges = cpu_ranges(row.*field);
+    if (ranges.empty())
+      return fail(errc::bad_xml, fmt::format("<{}> of this guest wants {}='…': a list of numbers such as '0-3,5'; it is '{}'",
+                                             element, attribute, row.*field));
+    if (row.scheduler == scheduler::unset)
+      return fail(errc::bad_xml,
+                  fmt::format("<{} {}='{}'> names no scheduler; it is one of batch, idle, fifo and rr", element,
+                              attribute, row.*field));
+    const bool real_time = row.scheduler == scheduler::fifo || row.scheduler == scheduler::rr;
+    if (real_time && !row.priority)
+      return fail(errc::bad_xml, fmt::format("<{} {}='{}'> has no priority; scheduler '{}' needs one, from 1 to 99",
+                                             element, attribute, row.*field, word_of(row.scheduler)));
+    for (const auto& [first, last] : ranges)
+      for (auto each = first; each <= last; ++each) {
+        if (auto went = known(each); !went)
+          return went;
+        if (auto went = numbers.add(each); !went)
+          return went;
+      }
   }
-  return nullptr;
+  return {};
 }
 
-result<void> check_tuning(const domain& guest) {
-  for (const auto* rows : {&guest.cputune, &guest.numatune})
-    if (const auto* empty = empty_set(*rows))
-      return refuse(fmt::format("Invalid value of '{}': {}", empty->name, empty->value));
+/// microseconds in which a quota is counted
+result<void> check_period(std::string_view name, const maybe_size& period) {
+  if (period && (*period < 1000 || *period > 1'000'000))
+    return fail(errc::bad_xml, fmt::format("Value of cputune '{}' must be in range [1000, 1000000]", name));
+  return {};
+}
+
+/// microseconds that may be used of a period; negative: all
+result<void> check_quota(std::string_view name, const std::optional<std::int64_t>& quota) {
+  if (quota && *quota != -1 && (*quota < 1000 || *quota > 17'592'186'044'415))
+    return fail(errc::bad_xml, fmt::format("Value of cputune '{}' must be in range [1000, 17592186044415]", name));
+  return {};
+}
+
+result<void> check_cpu_tuning(const domain& guest, const cpu_tuning& tuning) {
+  for (const auto& each : {check_period("period", tuning.period), check_period("global_period", tuning.global_period),
+                           check_period("emulator_period", tuning.emulator_period),
+                           check_period("iothread_period", tuning.iothread_period), check_quota("quota", tuning.quota),
+                           check_quota("global_quota", tuning.global_quota),
+                           check_quota("emulator_quota", tuning.emulator_quota),
+                           check_quota("iothread_quota", tuning.iothread_quota)})
+    if (!each)
+      return each;
+  numbers_once pinned{"vcpupin", "vcpu"};
+  for (const auto& each : tuning.vcpu_pins) {
+    if (!each.vcpu)
+      return fail(errc::bad_xml, "Missing required attribute 'vcpu' in element 'vcpupin': the number of a vCPU");
+    if (auto went = check_set("cpuset", each.cpuset); !went)
+      return went;
+    if (auto went = pinned.add(*each.vcpu); !went)
+      return refuse("duplicate vcpupin for same vcpu");
+  }
+  if (!tuning.emulator_cpuset.empty())
+    if (auto went = check_set("cpuset", tuning.emulator_cpuset); !went)
+      return went;
   const auto any = [](unsigned) { return result<void>{}; };
   const auto known_thread = [&](unsigned id) -> result<void> {
     const bool there = guest.iothread_ids.empty()
@@ -159,11 +211,56 @@ result<void> check_tuning(const domain& guest) {
                          : std::ranges::find(guest.iothread_ids, id, &iothread_id::id) != guest.iothread_ids.end();
     return there ? result<void>{} : refuse(fmt::format("Cannot find 'iothread' : {}", id));
   };
-  if (auto went = check_numbers(guest.cputune, "vcpusched", "vcpus", any); !went)
+  if (auto went = check_schedules(tuning.vcpu_schedules, &vcpu_schedule::vcpus, "vcpusched", "vcpus", any); !went)
     return went;
-  if (auto went = check_numbers(guest.cputune, "iothreadsched", "iothreads", known_thread); !went)
+  if (auto went = check_schedules(tuning.iothread_schedules, &iothread_schedule::iothreads, "iothreadsched",
+                                  "iothreads", known_thread);
+      !went)
     return went;
-  return check_numbers(guest.cputune, "iothreadpin", "iothread", known_thread);
+  numbers_once threads{"iothreadpin", "iothread"};
+  for (const auto& each : tuning.iothread_pins) {
+    if (!each.iothread)
+      return fail(errc::bad_xml, "Missing required attribute 'iothread' in element 'iothreadpin': the number of one");
+    if (auto went = check_set("cpuset", each.cpuset); !went)
+      return went;
+    if (auto went = known_thread(*each.iothread); !went)
+      return went;
+    if (auto went = threads.add(*each.iothread); !went)
+      return refuse("duplicate iothreadpin for same iothread");
+  }
+  return {};
+}
+
+result<void> check_numa_tuning(const domain& guest, const numa_tuning& tuning) {
+  if (tuning.memory && tuning.memory->placement != placement::auto_)
+    if (auto went = check_set("nodeset", tuning.memory->nodeset); !went)
+      return went;
+  numbers_once cells{"memnode", "cellid"};
+  for (const auto& each : tuning.cells) {
+    if (!each.cell)
+      return fail(errc::bad_xml, "Missing required cellid attribute in memnode element");
+    if (auto went = check_set("nodeset", each.nodeset); !went)
+      return went;
+    if (auto went = cells.add(*each.cell); !went)
+      return fail(errc::bad_xml, fmt::format("Multiple memnode elements with cellid {}", *each.cell));
+    if (guest.cpu && !guest.cpu->cells.empty() && *each.cell >= guest.cpu->cells.size())
+      return fail(errc::bad_xml, "Argument of memnode element is out of range");
+  }
+  return {};
+}
+
+result<void> check_tuning(const domain& guest) {
+  if (guest.cputune)
+    if (auto went = check_cpu_tuning(guest, *guest.cputune); !went)
+      return went;
+  if (guest.numatune)
+    if (auto went = check_numa_tuning(guest, *guest.numatune); !went)
+      return went;
+  if (guest.blkiotune)
+    for (const auto& each : guest.blkiotune->devices)
+      if (each.path.empty())
+        return fail(errc::bad_xml, "missing per-device path");
+  return {};
 }
 
 /// A BIOS date is month/day/year, the year of two or four digits.
@@ -188,7 +285,7 @@ result<void> check_memory(const domain& guest) {
   const bool cells = guest.cpu && !guest.cpu->cells.empty();
   if (guest.max_memory_kib && !cells)
     return refuse("At least one numa node has to be configured when enabling memory hotplug");
-  if (!cells && element_of(guest.numatune, "memnode") != nullptr)
+  if (!cells && guest.numatune && !guest.numatune->cells.empty())
     return fail(errc::bad_xml, "Element 'memnode' is invalid without any guest NUMA cells");
   const auto hotpluggable =
     std::ranges::count_if(modules, [](const auto& each) { return each.model != "virtio-pmem"; });
@@ -243,7 +340,7 @@ result<void> check_labels(const domain& guest) {
     if (label.type == label_kind::dynamic && label.relabel_given == yes_no::no)
       return refuse("dynamic label type must use resource relabeling");
     if (!label.model.empty() && !models.insert(label.model).second)
-      return refuse(fmt::format("seclabel for model {} is already provided", label.model));
+      return fail(errc::xml_detail, fmt::format("seclabel for model {} is already provided", label.model));
   }
   if (guest.seclabels.size() > 1 &&
       std::ranges::any_of(guest.seclabels, [](const auto& each) { return each.model.empty(); }))
@@ -254,7 +351,7 @@ result<void> check_labels(const domain& guest) {
       if (label.model.empty() && each.source.labels.size() > 1)
         return fail(errc::bad_xml, "missing security model when using multiple labels");
       if (!of_disk.insert(label.model).second)
-        return refuse(fmt::format("seclabel for model {} is already provided", label.model));
+        return fail(errc::xml_detail, fmt::format("seclabel for model {} is already provided", label.model));
     }
   }
   return {};
@@ -296,17 +393,17 @@ result<void> check_disk(const domain& guest, const disk& each) {
   const auto kind = each.device_type;
   if ((each.source.type == storage_type::file || each.source.type == storage_type::block) && each.source.path.empty() &&
       kind != disk_device::cdrom && kind != disk_device::floppy)
-    return fail(errc::bad_xml, fmt::format("missing source information for device {}", each.target));
+    return fail(errc::no_source, fmt::format("missing source information for device {}", each.target));
   const auto& image = each.driver->type;
-  if ((image == image_format::qcow || image == image_format::qcow2) &&
-      (!each.encryption.empty() || !each.source.encryption.empty()))
-    if (const auto* format = each.encryption.empty() ? each.source.encryption.front().attribute("format")
-                                                     : each.encryption.front().attribute("format");
-        format == nullptr || *format == "qcow" || *format == "default")
-      return refuse("old qcow/qcow2 encryption is not supported");
-  if (!each.encryption.empty() && !each.source.encryption.empty())
+  const auto& encryption = each.encryption ? each.encryption : each.source.encryption;
+  if (!encryption)
+    return {};
+  if ((image == image_format::qcow || image == image_format::qcow2) && encryption->format != encryption_format::luks &&
+      encryption->format != encryption_format::luks2 && encryption->format != encryption_format::luks_any)
+    return refuse("old qcow/qcow2 encryption is not supported");
+  if (each.encryption && each.source.encryption)
     return refuse("an <encryption> definition already found for disk source");
-  if (element_of(each.encryption, "cipher") != nullptr || element_of(each.source.encryption, "cipher") != nullptr)
+  if (encryption->cipher)
     return refuse("supplying <cipher> for domain disk definition is unnecessary");
   return {};
 }
@@ -410,7 +507,7 @@ result<void> check_controllers(const domain& guest) {
         std::ranges::none_of(guest.devices.controllers, [&](const auto& other) {
           return other.type == controller_type::usb && other.index == each.index && other.model == "ich9-ehci1";
         }))
-      return refuse("No master USB controller specified");
+      return fail(errc::xml_detail, "No master USB controller specified");
     if (each.type == controller_type::scsi && !is_scsi_model(each.model))
       return refuse(fmt::format("Unsupported controller model: {}", each.model));
     if (each.type == controller_type::ide) {
@@ -549,18 +646,9 @@ result<void> check_interfaces(const domain& guest) {
   for (const auto& each : guest.devices.interfaces) {
     if (auto went = check_mac(each); !went)
       return went;
-    if (each.type == net_type::bridge && each.bridge.empty())
-      return fail(errc::bad_xml, "interface type='bridge' requires a 'source' element");
-    if (each.type == net_type::network && each.network.empty())
-      return fail(errc::bad_xml, "interface type='network' requires a 'source' element");
-    if (each.type == net_type::ethernet && !each.coalesce.empty())
+    if (each.type == net_type::ethernet && each.coalesce_rx_frames)
       return refuse("coalesce settings on interface type ethernet are not supported");
-    const bool openvswitch = std::ranges::any_of(each.virtualport, [](const auto& port) {
-      const auto* type = port.attribute("type");
-      return type != nullptr && *type == "openvswitch";
-    });
-    if (openvswitch &&
-        std::ranges::any_of(each.port, [](const auto& port) { return port.attribute("isolated") != nullptr; }))
+    if (each.virtualport && each.virtualport->type == port_profile::openvswitch && each.port_isolated == yes_no::yes)
       return refuse(
         fmt::format("interface {} - <port isolated='yes'/> is not supported for network interfaces with virtualport "
                     "type='openvswitch'",
@@ -600,7 +688,7 @@ result<void> check_others(const domain& guest, const emulator_facts& facts) {
     if (info.bios)
       for (const auto& entry : info.bios->entries)
         if (entry.name == "date" && !is_bios_date(entry.value))
-          return refuse("Invalid BIOS 'date' format");
+          return fail(errc::xml_detail, "Invalid BIOS 'date' format");
 
   for (const auto& each : devices.tpms)
     if (each.backend.empty())
@@ -625,8 +713,7 @@ result<void> check_others(const domain& guest, const emulator_facts& facts) {
 result<void> check_zpci(const domain& guest) {
   bool wanted = false;
   each_device(guest, [&](const auto& each) {
-    wanted =
-      wanted || std::ranges::any_of(each.address.rest.children, [](const auto& child) { return child.name == "zpci"; });
+    wanted = wanted || each.address.zpci.has_value();
   });
   return wanted ? refuse("This QEMU binary doesn't support zPCI") : result<void>{};
 }
@@ -669,6 +756,20 @@ result<void> check_identity(definition_work& work) {
     return refuse(fmt::format("Unknown architecture {}", guest.os.arch));
   if (!guest.bootloader.empty())
     return refuse("bootloader is not supported by QEMU");
+  return {};
+}
+
+result<void> check_as_given(definition_work& work) {
+  const auto& devices = work.guest.devices;
+  for (const auto& each : devices.interfaces) {
+    if (!each.mac.empty())
+      if (auto went = check_mac(each); !went)
+        return went;
+    if (each.type == net_type::bridge && each.bridge.empty())
+      return fail(errc::bad_xml, "interface type='bridge' requires a 'source' element");
+    if (each.type == net_type::network && each.network.empty())
+      return fail(errc::bad_xml, "interface type='network' requires a 'source' element");
+  }
   return {};
 }
 

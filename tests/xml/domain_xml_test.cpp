@@ -115,7 +115,8 @@ std::string complaint(std::string_view text) {
   const auto guest = read_domain(text);
   if (guest)
     return {};
-  CHECK((guest.error().code == errc::bad_xml || guest.error().code == errc::malformed_xml));
+  constexpr errc codes[] = {errc::bad_xml, errc::malformed_xml, errc::bad_argument, errc::overflow};
+  CHECK(std::ranges::find(codes, guest.error().code) != std::end(codes));
   return guest.error().detail;
 }
 

@@ -166,6 +166,54 @@ TEST_CASE("qemu argv: the monitor is an inherited socket or one in the run direc
             "socket,id=charmonitor,path=/run/guest/monitor.sock,server=on,wait=off"));
 }
 
+TEST_CASE("argv: memory tuning is said of each cell's memory and of what is plugged in", "[xml]") {
+  const auto line = line_of(guest_xml(
+    "<memory model='nvdimm' access='shared'><source><path>/tmp/nv</path><alignsize unit='MiB'>2</alignsize><pmem/>"
+    "</source><target><size unit='MiB'>511</size><node>1</node><label><size>128</size></label><readonly/></target>"
+    "</memory>",
+    "<maxMemory slots='4' unit='GiB'>4</maxMemory><vcpu>2</vcpu><numatune><memory mode='preferred' nodeset='0'/>"
+    "<memnode cellid='1' mode='strict' nodeset='0,2'/></numatune><cpu><maxphysaddr mode='emulate' bits='42'/><numa>"
+    "<cell cpus='0' memory='32' unit='MiB'><distances><sibling id='1' value='21'/></distances>"
+    "<cache level='1' associativity='direct' policy='writeback'><size value='10' unit='KiB'/><line value='8' unit='B'/>"
+    "</cache></cell><cell cpus='1' memory='32' unit='MiB'/><interconnects>"
+    "<latency initiator='0' target='0' cache='1' type='access' value='5'/>"
+    "<bandwidth initiator='0' target='1' type='read' value='2048' unit='KiB'/></interconnects></numa></cpu>",
+    "q35"));
+  CHECK(has(line, "-cpu", "qemu64,phys-bits=42"));
+  CHECK(has(line, "-object", R"({"qom-type":"memory-backend-ram","id":"ram-node0","size":33554432,"host-nodes":[0],"policy":"preferred"})"));
+  CHECK(has(line, "-object", R"({"qom-type":"memory-backend-ram","id":"ram-node1","size":33554432,"host-nodes":[0,2],"policy":"bind"})"));
+  CHECK(has(line, "-numa", "node,nodeid=1,cpus=1,initiator=1,memdev=ram-node1"));
+  CHECK(has(line, "-numa", "dist,src=1,dst=0,val=21"));
+  CHECK(has(line, "-numa", "hmat-lb,initiator=0,target=0,hierarchy=first-level,data-type=access-latency,latency=5"));
+  CHECK(has(line, "-numa", "hmat-lb,initiator=0,target=1,hierarchy=memory,data-type=read-bandwidth,bandwidth=2048K"));
+  CHECK(has(line, "-numa", "hmat-cache,node-id=0,size=10K,level=1,associativity=direct,policy=write-back,line=8"));
+  CHECK(has(line, "-object", R"({"qom-type":"memory-backend-file","id":"memnvdimm0","mem-path":"/tmp/nv","share":true,"size":536870912,"align":2097152,"pmem":true,"host-nodes":[0,2],"policy":"bind"})"));
+  CHECK(has(line, "-device", R"({"driver":"nvdimm","node":1,"label-size":131072,"unarmed":true,"memdev":"memnvdimm0","id":"nvdimm0","slot":0})"));
+}
+
+TEST_CASE("argv: what <qemu:override> says goes to the device it names", "[xml]") {
+  const auto with = [](const std::string& properties) {
+    return guest_xml("<video><model type='cirrus'/></video>",
+                     "<qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:device alias='video0'>"
+                     "<qemu:frontend>" +
+                       properties + "</qemu:frontend></qemu:device></qemu:override>");
+  };
+  const auto line = line_of(with("<qemu:property name='n' type='unsigned' value='1000'/>"
+                                 "<qemu:property name='b' type='bool' value='true'/>"
+                                 "<qemu:property name='s' type='string' value='q'/><qemu:property name='addr' type='remove'/>"));
+  CHECK(has(line, "-device", R"({"driver":"cirrus-vga","id":"video0","bus":"pci.0","n":1000,"b":true,"s":"q"})"));
+  CHECK(refused(with("<qemu:property name='b' type='bool' value='perhaps'/>")).find("it is true or false") !=
+        std::string::npos);
+}
+
+TEST_CASE("argv: a crypto device has its backend, and deprecated ways are answered as asked", "[xml]") {
+  const auto line =
+    line_of(guest_xml("<crypto model='virtio' type='qemu'><backend model='builtin' queues='2'/></crypto>",
+                      "<qemu:deprecation xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' behavior='reject'/>"));
+  CHECK(has(line, "-object", R"({"qom-type":"cryptodev-backend-builtin","id":"objcrypto0","queues":2})"));
+  CHECK(has(line, "-compat", R"({"deprecated-output":"hide","deprecated-input":"reject"})"));
+}
+
 TEST_CASE("qemu argv: QEMU starts paused, without defaults and in its sandbox", "[xml]") {
   const auto line = line_of(guest_xml(""));
   for (const auto* word : {"-S", "-no-user-config", "-nodefaults", "-no-shutdown", "-sandbox"})
@@ -307,7 +355,6 @@ TEST_CASE("qemu argv: it is libvirt's, word for word", "[xml]") {
     const auto input = text_of(root / "xml" / (name + ".xml"));
     auto guest = read_domain(input);
     REQUIRE(guest);
-    forget_connections(*guest);
     choose_emulator(*guest, "x86_64");
     const auto facts = assumed_facts(*guest, "x86_64");
     unsigned char drawn = 0;
@@ -320,6 +367,8 @@ TEST_CASE("qemu argv: it is libvirt's, word for word", "[xml]") {
       differ[name] = went.error().message();
       continue;
     }
+    forget_connections(*guest);
+    REQUIRE(give_places(*guest, facts, random));
     assign_aliases(*guest);
     run_settings run;
     run.state_dir = "/var/lib/libvirt/qemu";
