@@ -689,14 +689,15 @@ void add_shared_directory(argv_builder& b, const fs_device& fs) {
 
 void add_virtiofs(argv_builder& b, const fs_device& fs) {
   const auto chardev = "chr-vu-" + fs.alias;
-  if (fs.socket.empty())
+  const auto socket = fs.source_attribute == "socket" ? fs.source : std::string{};
+  if (socket.empty())
     b.refuse_to_run(
       fmt::format("filesystem '{}' of type virtiofs: virtiofsd is not started here; start it and name its socket: "
                   "<source socket='…'/>",
                   fs.target));
   b.option("-chardev",
            fmt::format("socket,id={},path={}", chardev,
-                       escaped(fs.socket.empty() ? fmt::format("{}/{}-fs.sock", b.run.run_dir, fs.alias) : fs.socket)));
+                       escaped(socket.empty() ? fmt::format("{}/{}-fs.sock", b.run.run_dir, fs.alias) : socket)));
   ordered_json props{{"driver", virtio_type("vhost-user-fs", fs.address, {})}, {"id", fs.alias}, {"chardev", chardev}};
   put(props, "queue-size", fs.queue);
   props["tag"] = fs.target;
