@@ -1,9 +1,11 @@
 #include "actors/control_serve.hpp"
 
 #include "xml/domain_passes.hpp"
+#include "xml/from_argv.hpp"
 #include "xml/qemu_argv.hpp"
 
 #include <optional>
+#include <spdlog/spdlog.h>
 
 namespace troupe {
 namespace {
@@ -50,6 +52,33 @@ result<const domain*> definition_for(const guest_view& view, std::uint32_t flags
   return (flags & affect_live) != 0 || view.persistent
            ? fail(errc::wrong_state, "domain is not running")
            : fail(errc::wrong_state, "transient domains do not have any persistent config");
+}
+
+/// Whether `format` is one of command lines; if not, the call is refused.
+bool accept_native(const control_call& call, std::string_view format) {
+  if (format == "qemu-argv")
+    return true;
+  call.refuse(
+    {errc::bad_argument, fmt::format("unsupported config type '{}': it must be 'qemu-argv'", format.substr(0, 256))});
+  return false;
+}
+
+/// `facts`: of the emulator, null when it is not here.
+void answer_imported(const control_call& call, const std::string& text, const emulator_facts* facts) {
+  auto imported = domain_from_argv(text, facts);
+  if (!imported)
+    return call.refuse(imported.error());
+  const auto& around = call.client->around();
+  const auto assumed = facts != nullptr ? emulator_facts{} : assumed_facts(imported->guest, around.about_host.arch);
+  const auto whole = complete_imported(*imported, facts != nullptr ? *facts : assumed,
+                                       [&around] { return around.machine->random_bytes(); });
+  if (!whole)
+    return call.refuse(whole.error());
+  for (const auto& note : imported->notes)
+    spdlog::warn("command line of guest '{}': {}", imported->guest.name, note);
+  xdr_writer out;
+  out.string(imported_xml(*imported));
+  call.answer(out.take());
 }
 
 result<std::string> native_form(domain& guest, const emulator_facts& facts, const control_surroundings& around) {
@@ -186,9 +215,8 @@ void serve_xml_to_native(control_call call, xdr_reader& args) {
   const auto flags = args.u32();
   if (!complete(call, args) || !accept_flags(call, flags, 0))
     return;
-  if (format != "qemu-argv")
-    return call.refuse(
-      {errc::bad_argument, fmt::format("unsupported config type '{}': it must be 'qemu-argv'", format.substr(0, 256))});
+  if (!accept_native(call, format))
+    return;
   auto parsed = troupe::read_domain(xml);
   if (!parsed)
     return call.refuse(parsed.error());
@@ -208,12 +236,17 @@ void serve_xml_to_native(control_call call, xdr_reader& args) {
 
 void serve_xml_from_native(control_call call, xdr_reader& args) {
   const auto format = args.string(rpc_max_string);
-  static_cast<void>(args.string(rpc_max_string));
+  const auto text = std::make_shared<const std::string>(args.string(rpc_max_string));
   const auto flags = args.u32();
-  if (!complete(call, args) || !accept_flags(call, flags, 0))
+  if (!complete(call, args) || !accept_flags(call, flags, 0) || !accept_native(call, format))
     return;
-  call.refuse({errc::unsupported_operation,
-               fmt::format("command lines ('{}') cannot be read back into domain XML", format.substr(0, 256))});
+  auto binary = emulator_of_argv(*text);
+  if (!binary)
+    return call.refuse(binary.error());
+  call.client->self()
+    ->request(call.client->around().prober, work_within, emulator_wanted{std::move(*binary)})
+    .then([call, text](const emulator_facts_ptr& facts) { answer_imported(call, *text, facts.get()); },
+          [call, text](const caf::error&) { answer_imported(call, *text, nullptr); });
 }
 
 } // namespace troupe

@@ -1,0 +1,193 @@
+#include "xml/from_argv.hpp"
+
+#include "tests/catch.hpp"
+#include "tests/xml/definitions.hpp"
+#include "xml/qemu_argv.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <sstream>
+
+using namespace troupe;
+namespace fs = std::filesystem;
+
+namespace {
+
+imported_domain read(const std::string& line) {
+  auto imported = domain_from_argv(line, nullptr);
+  INFO(line << "\n" << (imported ? "" : imported.error().message()));
+  REQUIRE(imported);
+  return std::move(*imported);
+}
+
+/// The XML that a client is given.
+std::string xml_of(const std::string& line) {
+  auto imported = read(line);
+  const auto whole = complete_imported(imported, assumed_facts(imported.guest, "x86_64"), no_random);
+  INFO(line << "\n" << (whole ? "" : whole.error().message()));
+  REQUIRE(whole);
+  return imported_xml(imported);
+}
+
+std::string refusal_of(const std::string& line) {
+  const auto imported = domain_from_argv(line, nullptr);
+  REQUIRE_FALSE(imported);
+  CHECK(imported.error().code == errc::bad_argument);
+  return imported.error().detail;
+}
+
+bool says(const std::string& text, const std::string& part) {
+  return text.find(part) != text.npos;
+}
+
+// ---- the corpus
+
+fs::path corpus() {
+  if (const auto* named = std::getenv("TROUPE_CORPUS"))
+    return named;
+  const auto beside = fs::path{TROUPE_SOURCE_DIR}.parent_path() / "shared" / "corpus";
+  return fs::exists(beside / "argv") ? beside : fs::path{};
+}
+
+std::string text_of(const fs::path& file) {
+  std::ifstream in{file};
+  std::stringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+result<std::string> exported(const std::string& xml) {
+  auto guest = read_domain(xml);
+  if (!guest)
+    return tl::make_unexpected(guest.error());
+  forget_connections(*guest);
+  choose_emulator(*guest, "x86_64");
+  const auto facts = assumed_facts(*guest, "x86_64");
+  if (auto went = complete_definition(*guest, facts, no_random); !went)
+    return tl::make_unexpected(went.error());
+  assign_aliases(*guest);
+  run_settings run;
+  run.state_dir = "/var/lib/libvirt/qemu";
+  run.run_dir = run_dir_under(run.state_dir, *guest, run.id);
+  run.path = "MASKED";
+  run.generic_taps = true;
+  auto line = qemu_command_line(*guest, facts, run);
+  if (!line)
+    return tl::make_unexpected(line.error());
+  return shell_line(*line);
+}
+
+result<std::string> again(const std::string& line) {
+  const auto imported = domain_from_argv(line, nullptr);
+  if (!imported)
+    return tl::make_unexpected(imported.error());
+  return exported(imported_xml(*imported));
+}
+
+} // namespace
+
+TEST_CASE("from argv: what is exported comes back as itself", "[xml]") {
+  const auto root = corpus();
+  if (root.empty()) {
+    WARN("there are no answers of libvirt's here: TROUPE_CORPUS names their folder");
+    return;
+  }
+  unsigned all = 0, same = 0;
+  const auto* folder = std::getenv("TROUPE_SHOW_DIFFERENCES");
+  for (const auto& each : fs::directory_iterator{root / "xml"}) {
+    const auto once = exported(text_of(each.path()));
+    if (!once)
+      continue;
+    ++all;
+    const auto twice = again(*once);
+    const bool is_same = twice && *twice == *once;
+    same += is_same;
+    if (!is_same && folder != nullptr)
+      std::ofstream{fs::path{folder} / (each.path().stem().string() + ".txt")}
+        << *once << "\n"
+        << (twice ? *twice : twice.error().message());
+  }
+  REQUIRE(all > 0);
+  std::cout << "argv in: " << same << " of " << all << " exported lines come back as themselves\n";
+  CHECK(same >= 0.95 * all);
+}
+
+TEST_CASE("from argv: lines of people and tools become definitions that can be defined", "[xml]") {
+  unsigned lines = 0;
+  for (const auto& each : fs::directory_iterator{fs::path{TROUPE_SOURCE_DIR} / "tests" / "xml" / "command_lines"}) {
+    ++lines;
+    const auto text = text_of(each.path());
+    const auto xml = xml_of(text);
+    INFO(each.path().stem().string() << "\n" << xml);
+    std::istringstream rows{text};
+    for (std::string row; std::getline(rows, row);) {
+      if (row.starts_with("#=> ") && !says(xml, row.substr(4)))
+        FAIL_CHECK("it does not say " << row.substr(4));
+      if (row.starts_with("#=! ") && says(xml, row.substr(4)))
+        FAIL_CHECK("it says " << row.substr(4));
+    }
+    const auto again_defined = read_domain(xml);
+    CHECK(again_defined);
+  }
+  CHECK(lines >= 25);
+}
+
+TEST_CASE("from argv: nothing on a line is lost without a word", "[xml]") {
+  const auto imported = read(
+    "A=1 qemu-system-x86_64 -daemonize -plugin x.so -device edu,id=e -nic user,hostfwd=tcp::1-:2 -k de -display none");
+  const auto xml = imported_xml(imported);
+  for (const auto* part : {"-daemonize", "x.so", "edu,id=e", "hostfwd=tcp::1-:2", "name='A' value='1'"})
+    CHECK(says(xml, part));
+  CHECK(imported.guest.qemu.args == std::vector<std::string>{"-plugin", "x.so", "-device", "edu,id=e", "-nic",
+                                                             "user,hostfwd=tcp::1-:2", "-k", "de"});
+}
+
+TEST_CASE("from argv: a device whose backend is kept is kept, too", "[xml]") {
+  const auto imported =
+    read("qemu-system-x86_64 -nodefaults -device virtio-blk-pci,drive=d -blockdev quorum,node-name=d");
+  CHECK(imported.guest.devices.disks.empty());
+  CHECK(imported.guest.qemu.args.size() == 4);
+}
+
+TEST_CASE("from argv: contradictions are refused, naming option and value", "[xml]") {
+  struct refused_row {
+    std::string line, part;
+  };
+  for (const auto& row :
+       {refused_row{"-m", "value should be"}, refused_row{"-m lots", "'lots' is no amount"},
+        refused_row{"-smp 4,sockets=1,cores=3,threads=1", "there are 4 processors"},
+        refused_row{"-smp 0", "from 1 to 65536"}, refused_row{"-hda a -drive file=b,index=0", "another disk"},
+        refused_row{"-boot x", "boot device 'x'"}, refused_row{"-machine pc,accel=hax", "kvm and tcg"},
+        refused_row{"-uuid 12", "UUID of 32"}, refused_row{"-device ''", "names no driver"},
+        refused_row{"-vga banana", "cirrus"}, refused_row{"-drive file=a,if=virtio,cache=maybe", "writeback"},
+        refused_row{"-device {driver:e1000}", "no JSON object"}}) {
+    INFO(row.line);
+    CHECK(says(refusal_of("qemu-system-x86_64 " + row.line), row.part));
+  }
+}
+
+TEST_CASE("from argv: a chain of block nodes that goes round is no disk's", "[xml]") {
+  const auto imported =
+    read("qemu-system-x86_64 -nodefaults -blockdev qcow2,node-name=a,file.driver=file,file.filename=x,backing=b "
+         "-blockdev qcow2,node-name=b,file.driver=file,file.filename=y,backing=a -device virtio-blk-pci,drive=a");
+  CHECK(imported.guest.devices.disks.empty());
+  CHECK(imported.guest.qemu.args.size() == 6);
+}
+
+TEST_CASE("from argv: the socket of a shared directory goes in and out", "[xml]") {
+  const auto line = again("qemu-system-x86_64 -nodefaults -m 64 -object memory-backend-memfd,id=m,size=64M,share=on "
+                          "-machine q35,memory-backend=m "
+                          "-chardev socket,id=c,path=/run/vfs.sock -device vhost-user-fs-pci,chardev=c,tag=home");
+  REQUIRE(line);
+  CHECK(says(*line, "path=/run/vfs.sock"));
+}
+
+TEST_CASE("from argv: the first word that is no assignment is the program", "[xml]") {
+  CHECK(emulator_of_argv("A=b exec /opt/qemu-system-x86_64 -m 1").value() == "/opt/qemu-system-x86_64");
+  CHECK(emulator_of_argv("qemu-system-x86_64").value() == "/usr/bin/qemu-system-x86_64");
+  CHECK_FALSE(emulator_of_argv("A=b"));
+  CHECK_FALSE(emulator_of_argv("-m 1"));
+}
