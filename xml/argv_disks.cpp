@@ -439,6 +439,10 @@ unsigned boot_place_of(const argv_builder& b, const disk& d) {
 }
 
 void add_disk(argv_builder& b, const disk& d, unsigned node) {
+  if (d.transient)
+    b.refuse_to_run(fmt::format("disk '{}' is <transient/>, and what the guest writes would stay in its image; put an "
+                                "overlay over the image and leave <transient/> out",
+                                d.target));
   const bool image = has_image(d);
   if (image) {
     if (d.device_type == disk_device::floppy && d.source.type == storage_type::unset)

@@ -69,6 +69,17 @@ void add_keymap(argv_builder& b, const graphics& g) {
     b.option("-k", g.keymap);
 }
 
+void check_display(const argv_builder& b, const graphics& g) {
+  const auto same = std::ranges::count(b.guest.devices.graphics, g.type, &graphics::type);
+  if (same > 1)
+    b.refuse(fmt::format("only 1 graphics device of each type (sdl, vnc, spice, headless, dbus) is supported; of type "
+                         "'{}' there are {}",
+                         word_of(g.type), same));
+  if (g.listens.size() > 1)
+    b.refuse(fmt::format("QEMU does not support multiple listens for one graphics device: that of type '{}' has {}",
+                         word_of(g.type), g.listens.size()));
+}
+
 void add_vnc(argv_builder& b, const graphics& g) {
   std::string out;
   if (listens_nowhere(g)) {
@@ -77,9 +88,10 @@ void add_vnc(argv_builder& b, const graphics& g) {
     out = "vnc=unix:" + escaped(listen_socket(b, g));
   } else {
     const auto address = listen_address(g);
-    const auto port = port_or(b, g, g.port, first_display_port);
-    if (port < first_display_port)
-      b.refuse(fmt::format("vnc port {}: must be in range [5900,65535]", port));
+    const bool chosen = g.autoport != yes_no::no || g.port.value_or(0) > 0;
+    const auto port = chosen ? port_or(b, g, g.port, first_display_port) : g.port.value_or(0);
+    if (port < first_display_port || port > 65535)
+      b.refuse(fmt::format("vnc port must be in range [5900,65535]; it is {}", port));
     out = fmt::format("{}:{}",
                       address.find(':') == std::string::npos ? escaped(address) : fmt::format("[{}]", escaped(address)),
                       port - first_display_port);
@@ -314,6 +326,7 @@ void add_audios(argv_builder& b) {
 
 void add_graphics(argv_builder& b) {
   for (const auto& g : b.guest.devices.graphics) {
+    check_display(b, g);
     switch (g.type) {
     case graphics_type::vnc:
       add_vnc(b, g);

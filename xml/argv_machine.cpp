@@ -221,6 +221,12 @@ std::string cpu_model_words(const argv_builder& b) {
   if (out == "host" && !b.is_kvm())
     b.refuse(
       "<cpu mode='host-passthrough'> needs KVM, and this is a guest of type='qemu'; take mode='maximum' or a model");
+  const auto& known = b.is_kvm() ? b.facts.kvm_cpus : b.facts.tcg_cpus;
+  if (cpu.mode == "custom" && !out.empty() && !known.empty() &&
+      std::ranges::find(known, out, &cpu_model_facts::name) == known.end())
+    throw argv_refusal{
+      {errc::internal, fmt::format("Unknown CPU model {}; `virsh cpu-models {}` lists those of {}", out, b.guest.os.arch,
+                                   b.facts.binary)}};
   if (out.empty())
     return out;
   if (cpu.mode != "custom" && cpu.migratable != on_off::unset && b.facts.arch == "x86_64")
@@ -667,12 +673,21 @@ void add_smbios_table(argv_builder& b, int type, const sysinfo_block& block, con
 void add_smbios(argv_builder& b) {
   if (b.guest.os.smbios_mode == "host")
     b.refuse("<smbios mode='host'>: the host's SMBIOS is not read here; use mode='sysinfo' and <sysinfo>");
+  if (b.guest.os.smbios_mode == "sysinfo" &&
+      std::ranges::find(b.guest.sysinfos, "smbios", &sysinfo::type) == b.guest.sysinfos.end())
+    throw argv_refusal{{errc::bad_xml, fmt::format("Domain '{}' sysinfo are not available: <smbios mode='sysinfo'/> "
+                                                   "wants a <sysinfo type='smbios'>",
+                                                   b.guest.name)}};
   for (const auto& info : b.guest.sysinfos) {
     if (info.type == "smbios" && b.guest.os.smbios_mode == "sysinfo") {
       if (info.bios)
         add_smbios_table(b, 0, *info.bios, bios_rows);
       if (info.system)
         add_smbios_table(b, 1, *info.system, system_rows);
+      if (info.base_boards.size() > 1)
+        b.refuse(fmt::format("qemu does not support more than one entry to Type 2 in SMBIOS table; there are {} "
+                             "<baseBoard>",
+                             info.base_boards.size()));
       for (const auto& board : info.base_boards)
         add_smbios_table(b, 2, board, board_rows);
       if (info.chassis)

@@ -47,7 +47,11 @@ void add_pci_controller(argv_builder& b, const controller& c) {
 void add_usb_controller(argv_builder& b, const controller& c) {
   if (c.model == "none")
     return;
-  ordered_json out{{"driver", type_from(b, usb_models, c.model, controller_name(c))}};
+  const auto type = type_from(b, usb_models, c.model, controller_name(c));
+  if (!b.has(type))
+    b.refuse(fmt::format("USB controller model '{}' not supported in this QEMU binary ({} has no '{}')", c.model,
+                         b.facts.binary, type));
+  ordered_json out{{"driver", type}};
   if (c.model.ends_with("xhci") && c.ports) {
     out["p2"] = *c.ports;
     out["p3"] = *c.ports;

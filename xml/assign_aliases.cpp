@@ -114,7 +114,10 @@ void assign_aliases(domain& guest) {
   names.name(devices.rngs, "rng");
   names.name(devices.tpms, "tpm");
   for (auto& each : devices.memories)
-    names.name(each, memory_prefix(each));
+    if (each.address.is(address_type::dimm) && each.alias.empty())
+      each.alias = fmt::format("{}{}", memory_prefix(each), each.address.slot); // QEMU's slots are numbered for all kinds
+    else
+      names.name(each, memory_prefix(each));
   names.name(devices.iommus, "iommu");
   names.name(devices.vsocks, "vsock");
   names.name(devices.cryptos, "crypto");
