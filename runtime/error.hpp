@@ -44,10 +44,11 @@ enum class errc : std::uint8_t {
 /// How one error looks outside: the words before its detail, libvirt's number and domain, Varlink's name.
 /// Source of the numbers: libvirt's virErrorNumber and virErrorDomain, as its clients know them.
 struct error_row {
-  const char* text; ///< Empty: the detail says it all.
+  const char* text;
   int libvirt_code;
   int libvirt_domain;
   const char* varlink;
+  bool bare = false; ///< The detail stands alone; `text` is for where there is none.
 };
 
 inline constexpr error_row error_rows[] = {
@@ -76,10 +77,10 @@ inline constexpr error_row error_rows[] = {
   /* bad_settings          */ {"configuration file syntax error", 33, 10, "org.troupe.BadSettings"},
   /* qemu_gone             */ {"internal error", 1, 10, "org.troupe.QemuGone"},
   /* malformed_xml         */ {"XML document is not well-formed", 35, 5, "org.troupe.BadDefinition"},
-  /* xml_detail            */ {"", 35, 10, "org.troupe.BadDefinition"},
+  /* xml_detail            */ {"not possible in a definition", 35, 10, "org.troupe.BadDefinition", true},
   /* overflow              */ {"numerical overflow", 82, 10, "org.troupe.BadDefinition"},
-  /* no_source             */ {"", 19, 10, "org.troupe.BadDefinition"},
-  /* no_emulator           */ {"", 38, 10, "org.troupe.SystemError"},
+  /* no_source             */ {"missing source information", 19, 10, "org.troupe.BadDefinition", true},
+  /* no_emulator           */ {"no such emulator", 38, 10, "org.troupe.SystemError", true},
 };
 static_assert(std::size(error_rows) == static_cast<std::size_t>(errc::no_emulator) + 1);
 
@@ -95,8 +96,8 @@ struct error {
 
   /// What a person is shown: "Domain not found: no guest is named 'web1'".
   std::string message() const {
-    const std::string text = row_of(code).text;
-    return detail.empty() ? text : text.empty() ? detail : text + ": " + detail;
+    const auto& row = row_of(code);
+    return detail.empty() ? std::string{row.text} : row.bare ? detail : std::string{row.text} + ": " + detail;
   }
 };
 

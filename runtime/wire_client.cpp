@@ -30,7 +30,7 @@ error error_in(const std::string& payload) {
   auto message = in.optional_string(rpc_max_string).value_or("");
   // Of rows that share a number the one whose words the message begins with.
   auto row = std::ranges::find_if(error_rows, [&](const auto& each) {
-    return each.libvirt_code == code && message.starts_with(each.text);
+    return each.libvirt_code == code && (each.bare || message.starts_with(each.text));
   });
   if (row == std::end(error_rows))
     row = std::ranges::find(error_rows, code, &error_row::libvirt_code);

@@ -115,7 +115,7 @@ answer native(const std::string& input) {
 /// The words that say what kind of refusal it is, "XML error"; empty where there are none.
 std::string_view kind_of(std::string_view message) {
   for (const auto& row : error_rows)
-    if (const std::string_view text = row.text; !text.empty() && message.starts_with(text))
+    if (const std::string_view text = row.text; !row.bare && message.starts_with(text))
       return text;
   return {};
 }
