@@ -49,16 +49,21 @@ std::string identity_text(const host_info& host) {
   std::string flags;
   for (const auto& each : host.cpu_flags)
     flags += each + ",";
-  return fmt::format("{} {} {}/{}/{}/{} {:x}", host.kernel, host.cpu_vendor, host.cpu_family, host.cpu_model,
-                     host.cpu_stepping, host.cpu_model_name, stable_hash(flags));
+  return fmt::format("{} {} {}/{}/{}/{} {:x} {:x}", host.kernel, host.cpu_vendor, host.cpu_family, host.cpu_model,
+                     host.cpu_stepping, host.cpu_model_name, host.microcode, stable_hash(flags));
 }
 
 host_facts facts_for_clients(const host_info& host) {
   host_facts out;
   out.uuid = host.uuid;
   out.arch = host.arch;
-  out.cpu_vendor = host.cpu_vendor;
-  out.cpu_features = host.cpu_flags;
+  out.cpu.vendor = host.cpu_vendor;
+  out.cpu.family = host.cpu_family;
+  out.cpu.model = host.cpu_model;
+  out.cpu.stepping = host.cpu_stepping;
+  out.cpu_flags = host.cpu_flags;
+  out.microcode = host.microcode;
+  out.physical_bits = host.physical_bits;
   out.sockets = host.sockets;
   out.dies = host.dies;
   out.cores = host.cores;
@@ -185,6 +190,11 @@ result<void> company::members::open() {
   stands_on.paths = paths;
   stands_on.launcher = setup.launcher;
   stands_on.host_identity = identity_text(*about_host);
+  stands_on.module_folders = {fmt::format("/usr/lib/{}-linux-gnu/qemu", about_host->arch), "/usr/lib64/qemu-kvm", "/usr/lib64/qemu",
+                              "/usr/lib/qemu"};
+  stands_on.firmware_folders = {"/usr/share/qemu/firmware", "/etc/qemu/firmware"};
+  if (paths.session)
+    stands_on.firmware_folders.push_back(fs::path{paths.config}.parent_path() / "qemu/firmware");
   stands_on.kept = std::move(*kept);
   machine = std::make_shared<real_host>(*on, std::move(stands_on));
 

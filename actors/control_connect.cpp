@@ -14,8 +14,7 @@ constexpr int feature_fd_passing = 8, feature_string_params = 9, feature_keepali
 
 constexpr std::uint32_t open_read_only = 1;
 
-constexpr std::size_t model_size = 32;       // of NODE_GET_INFO
-constexpr std::uint32_t longest_name = 4096; // of a machine, an architecture, a binary
+constexpr std::size_t model_size = 32; // of NODE_GET_INFO
 
 /// Whether a client that asks for `name` means this daemon. Errors: no_connect (another driver), internal (another
 /// path).
@@ -33,14 +32,6 @@ result<void> check_name(std::string_view name) {
   if (rest == "///system" || rest == "///session")
     return {};
   return fail(errc::internal, fmt::format("unexpected QEMU URI path in '{}', try qemu:///system", name.substr(0, 256)));
-}
-
-/// The emulator of the host's own architecture, else any.
-const emulator_facts* main_emulator(const std::vector<emulator_facts_ptr>& found, std::string_view arch) {
-  const auto it = std::ranges::find_if(found, [arch](const auto& each) { return each->arch == arch; });
-  if (it != found.end())
-    return it->get();
-  return found.empty() ? nullptr : found.front().get();
 }
 
 const host_facts::security_model* main_security(const host_facts& host) {
@@ -89,21 +80,6 @@ void serve_close(control_call call, xdr_reader& args) {
 
 void serve_type(control_call call, xdr_reader& args) {
   answer_with(call, args, [](xdr_writer& out) { out.string("QEMU"); });
-}
-
-void serve_version(control_call call, xdr_reader& args) {
-  if (!complete(call, args))
-    return;
-  ask(call, call.client->around().prober, work_within, list_emulators{},
-      [call](const std::vector<emulator_facts_ptr>& found) {
-        const auto* one = main_emulator(found, call.client->around().about_host.arch);
-        if (one == nullptr)
-          return call.refuse({errc::internal, fmt::format("no QEMU emulator was found on this host: install one for {}",
-                                                          call.client->around().about_host.arch)});
-        xdr_writer out;
-        out.u64(one->version.major * 1'000'000ull + one->version.minor * 1'000ull + one->version.micro);
-        call.answer(out.take());
-      });
 }
 
 void serve_library_version(control_call call, xdr_reader& args) {
@@ -212,63 +188,72 @@ void serve_security_model(control_call call, xdr_reader& args) {
   });
 }
 
-void serve_capabilities(control_call call, xdr_reader& args) {
-  if (!complete(call, args))
-    return;
-  ask(call, call.client->around().prober, work_within, list_emulators{},
-      [call](const std::vector<emulator_facts_ptr>& found) {
-        std::vector<emulator_facts> emulators;
-        emulators.reserve(found.size());
-        for (const auto& each : found)
-          emulators.push_back(*each);
-        xdr_writer out;
-        out.string(capabilities_xml(call.client->around().capabilities, emulators));
-        call.answer(out.take());
-      });
-}
-
 namespace {
 
-struct capability_wish {
-  std::optional<std::string> emulator, arch, machine, virt_type;
-};
+constexpr std::uint32_t most_cells = 1024; // of both answers below
 
-void answer_capabilities(const control_call& call, const emulator_facts& facts, const capability_wish& wish) {
-  if (wish.arch && *wish.arch != facts.arch)
-    return call.refuse(
-      {errc::bad_argument,
-       fmt::format("architecture from emulator '{}' doesn't match given architecture '{}'", facts.arch, *wish.arch)});
-  auto xml = domain_capabilities_xml(facts, wish.machine.value_or(""), wish.virt_type.value_or(""));
-  if (!xml)
-    return call.refuse(xml.error());
-  xdr_writer out;
-  out.string(*xml);
-  call.answer(out.take());
+/// Whether the host has the first of the cells a client asks about; if not, the call is refused.
+bool accept_first_cell(const control_call& call, int first) {
+  const auto& cells = call.client->around().about_host.cells;
+  const auto last = cells.empty() ? 0 : cells.back().id;
+  if (first >= -1 && first <= static_cast<int>(last))
+    return true;
+  call.refuse({errc::internal, fmt::format("start cell {} out of range (0-{})", first, last)});
+  return false;
 }
 
 } // namespace
 
-void serve_domain_capabilities(control_call call, xdr_reader& args) {
-  capability_wish wish;
-  wish.emulator = args.optional_string(longest_name);
-  wish.arch = args.optional_string(longest_name);
-  wish.machine = args.optional_string(longest_name);
-  wish.virt_type = args.optional_string(longest_name);
-  const auto flags = args.u32();
-  if (!complete(call, args) || !accept_flags(call, flags, 0))
+void serve_cells_free_memory(control_call call, xdr_reader& args) {
+  const auto first = args.i32();
+  const auto most = args.i32();
+  if (!complete(call, args) || !accept_first_cell(call, std::max(first, 0)))
     return;
-  const auto& prober = call.client->around().prober;
-  if (wish.emulator)
-    return ask(call, prober, work_within, emulator_wanted{*wish.emulator},
-               [call, wish](const emulator_facts_ptr& facts) { answer_capabilities(call, *facts, wish); });
-  ask(call, prober, work_within, list_emulators{}, [call, wish](const std::vector<emulator_facts_ptr>& found) {
-    const auto arch = wish.arch.value_or(call.client->around().about_host.arch);
-    const auto it = std::ranges::find_if(found, [&](const auto& each) { return each->arch == arch; });
-    if (it == found.end())
-      return call.refuse(
-        {errc::bad_argument, fmt::format("no emulator for architecture '{}' was found on this host", arch)});
-    answer_capabilities(call, **it, wish);
-  });
+  const auto& host = call.client->around().about_host;
+  std::vector<std::uint64_t> all;
+  for (const auto& cell : host.cells)
+    if (static_cast<int>(cell.id) >= first && static_cast<int>(all.size()) < std::min(most, static_cast<int>(most_cells)))
+      all.push_back(free_memory_bytes_of(host, cell.id).value_or(0));
+  xdr_writer out;
+  out.count(all.size());
+  for (const auto bytes : all)
+    out.u64(bytes);
+  call.answer(out.take());
+}
+
+void serve_free_pages(control_call call, xdr_reader& args) {
+  std::vector<std::uint32_t> sizes;
+  for (auto left = args.count(most_cells); left > 0 && !args.failed(); --left)
+    sizes.push_back(args.u32());
+  const auto first = args.i32(); // -1: all cells together, which then count as the one before the first
+  const auto most = args.u32();
+  const auto flags = args.u32();
+  if (!complete(call, args) || !accept_flags(call, flags, 0) || !accept_first_cell(call, first))
+    return;
+  if (std::uint64_t{most} * sizes.size() > most_cells)
+    return call.refuse({errc::bad_argument, fmt::format("{} counts asked for: at most {}", std::uint64_t{most} * sizes.size(),
+                                                        most_cells)});
+  const auto& host = call.client->around().about_host;
+  std::vector<int> cells;
+  if (first < 0)
+    cells.push_back(-1);
+  for (const auto& cell : host.cells)
+    if (static_cast<int>(cell.id) >= first)
+      cells.push_back(static_cast<int>(cell.id));
+  cells.resize(std::min<std::size_t>(cells.size(), most));
+  std::vector<std::uint64_t> counts;
+  for (const auto cell : cells)
+    for (const auto size : sizes) {
+      const auto free = free_pages_of(host, size, cell);
+      if (!free)
+        return call.refuse(free.error());
+      counts.push_back(*free);
+    }
+  xdr_writer out;
+  out.count(counts.size());
+  for (const auto free : counts)
+    out.u64(free);
+  call.answer(out.take());
 }
 
 } // namespace troupe

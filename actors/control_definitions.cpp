@@ -2,6 +2,7 @@
 
 #include "xml/domain_passes.hpp"
 #include "xml/from_argv.hpp"
+#include "xml/host_model.hpp"
 #include "xml/qemu_argv.hpp"
 
 #include <optional>
@@ -29,9 +30,14 @@ void undefine(const control_call& call, const rpc_domain& which, std::uint32_t f
       [call](const done&) { call.answer(); });
 }
 
-result<std::string> xml_of(const guest_view& view, std::uint32_t flags) {
+/// The definition that these flags show. Null: there is none now.
+const domain* definition_shown(const guest_view& view, std::uint32_t flags) {
   const bool inactive = (flags & xml_inactive) != 0 || !view.live;
-  const auto& from = inactive && view.config ? view.config : view.live;
+  return inactive && view.config ? view.config.get() : view.live.get();
+}
+
+result<std::string> xml_of(const guest_view& view, const domain* from, std::uint32_t flags) {
+  const bool inactive = (flags & xml_inactive) != 0 || !view.live;
   if (!from)
     return fail(errc::wrong_state, fmt::format("guest '{}' has no definition now", view.ref.name));
   const xml_options options{(flags & xml_secure) != 0, inactive, (flags & xml_migratable) != 0};
@@ -152,12 +158,22 @@ void serve_xml(control_call call, xdr_reader& args) {
     return call.refuse(
       {errc::read_only, "read only access prevents virDomainGetXMLDesc with the secure or migratable flag"});
   with_guest(call, which, [call, flags](guest_entry& found) {
-    const auto xml = xml_of(*found.view, flags);
-    if (!xml)
-      return call.refuse(xml.error());
-    xdr_writer out;
-    out.string(*xml);
-    call.answer(out.take());
+    const auto answer = [call, flags, view = found.view](const domain* definition) {
+      const auto xml = xml_of(*view, definition, flags);
+      if (!xml)
+        return call.refuse(xml.error());
+      xdr_writer out;
+      out.string(*xml);
+      call.answer(out.take());
+    };
+    const auto* definition = definition_shown(*found.view, flags);
+    if ((flags & xml_update_cpu) == 0 || definition == nullptr || !definition->cpu || definition->cpu->mode != "host-model")
+      return answer(definition);
+    ask(call, call.client->around().prober, work_within, emulator_wanted{definition->devices.emulator},
+        [answer, named = *definition](const emulator_facts_ptr& facts) mutable {
+          name_host_model(named, *facts);
+          answer(&named);
+        });
   });
 }
 

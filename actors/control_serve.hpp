@@ -130,7 +130,6 @@ void serve_order_flags(control_call call, xdr_reader& args) {
 void serve_open(control_call call, xdr_reader& args);
 void serve_close(control_call call, xdr_reader& args);
 void serve_type(control_call call, xdr_reader& args);
-void serve_version(control_call call, xdr_reader& args);
 void serve_library_version(control_call call, xdr_reader& args);
 void serve_hostname(control_call call, xdr_reader& args);
 void serve_uri(control_call call, xdr_reader& args);
@@ -143,8 +142,20 @@ void serve_node_info(control_call call, xdr_reader& args);
 void serve_free_memory(control_call call, xdr_reader& args);
 void serve_cpu_map(control_call call, xdr_reader& args);
 void serve_security_model(control_call call, xdr_reader& args);
+void serve_cells_free_memory(control_call call, xdr_reader& args);
+void serve_free_pages(control_call call, xdr_reader& args);
+
+// ---- control_capabilities.cpp: what host and emulators can do
+
+void serve_version(control_call call, xdr_reader& args);
 void serve_capabilities(control_call call, xdr_reader& args);
 void serve_domain_capabilities(control_call call, xdr_reader& args);
+void serve_max_vcpus(control_call call, xdr_reader& args);
+void serve_cpu_models(control_call call, xdr_reader& args);
+void serve_compare_cpu(control_call call, xdr_reader& args);
+void serve_baseline_cpu(control_call call, xdr_reader& args);
+void serve_compare_hypervisor_cpu(control_call call, xdr_reader& args);
+void serve_baseline_hypervisor_cpu(control_call call, xdr_reader& args);
 
 // ---- control_definitions.cpp: domain XML in and out
 

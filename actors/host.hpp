@@ -7,6 +7,7 @@
 #include "runtime/qmp_monitor.hpp"
 #include "sec/dac.hpp"
 #include "sec/launch_plan.hpp"
+#include "xml/firmware.hpp"
 
 #include <array>
 #include <chrono>
@@ -112,6 +113,9 @@ public:
   };
   virtual void recall_facts(std::string binary, std::string known_key, answer<remembered>) = 0;
   virtual void remember_facts(std::string key, std::string text, answer<done>) = 0;
+
+  /// Firmware for guests, as it is now. A descriptor that cannot be read is left out, and the log tells why.
+  virtual void find_firmware(answer<host_firmware>) = 0;
 
   /// Whether /dev/kvm can be opened; or why not. Looked at once.
   virtual result<void> kvm_usable() = 0;

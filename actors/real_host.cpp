@@ -1,5 +1,6 @@
 #include "actors/real_host.hpp"
 
+#include "runtime/layered_files.hpp"
 #include "runtime/stable_hash.hpp"
 #include "runtime/tap.hpp"
 #include "runtime/unix_socket.hpp"
@@ -13,6 +14,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <set>
+#include <spdlog/spdlog.h>
 #include <sstream>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -231,13 +233,13 @@ std::string contents_of(const std::string& path) {
   return std::move(text).str();
 }
 
-result<std::vector<std::string>> emulators_on_this_host() {
+result<std::vector<std::string>> emulators_in(const std::vector<std::string>& folders) {
   std::vector<std::string> found;
   std::set<fs::path> seen;
-  for (const auto* dir : {"/usr/bin", "/usr/local/bin", "/usr/libexec"}) {
+  for (const auto& folder : folders) {
     std::error_code failed;
     std::vector<std::string> here;
-    for (const auto& each : fs::directory_iterator{dir, fs::directory_options::skip_permission_denied, failed}) {
+    for (const auto& each : fs::directory_iterator{folder, fs::directory_options::skip_permission_denied, failed}) {
       const auto name = each.path().filename().string();
       if ((name == "qemu" || name == "qemu-kvm" || name.starts_with("qemu-system-")) &&
           ::access(each.path().c_str(), X_OK) == 0 && !fs::is_directory(each.path(), failed))
@@ -250,6 +252,9 @@ result<std::vector<std::string>> emulators_on_this_host() {
   }
   return found;
 }
+
+/// Where distributions put UEFI for PCs before it had descriptors.
+constexpr const char* usual_loaders[] = {"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_CODE.secboot.fd"};
 
 result<done> nothing_but(result<void> went) {
   if (!went)
@@ -430,7 +435,9 @@ void real_host::give_back_owners(std::vector<giving_back> files, answer<std::vec
 }
 
 void real_host::find_emulators(answer<std::vector<std::string>> then) {
-  workers_.run<std::vector<std::string>>("looking for emulators", file_limit, emulators_on_this_host, std::move(then));
+  workers_.run<std::vector<std::string>>("looking for emulators", file_limit,
+                                      [folders = setup_.emulator_folders] { return emulators_in(folders); },
+                                      std::move(then));
 }
 
 void real_host::recall_facts(std::string binary, std::string known_key, answer<remembered> then) {
@@ -438,7 +445,7 @@ void real_host::recall_facts(std::string binary, std::string known_key, answer<r
   workers_.run<remembered>(
     std::move(what), file_limit,
     [binary = std::move(binary), known_key = std::move(known_key), cache = setup_.paths.cache,
-     identity = setup_.host_identity]() -> result<remembered> {
+     identity = setup_.host_identity, modules = setup_.module_folders]() -> result<remembered> {
       struct stat info {};
       if (::stat(binary.c_str(), &info) != 0 || ::access(binary.c_str(), X_OK) != 0)
         return fail(errc::operation_failed, fmt::format("the emulator '{}' cannot be used: {}", binary, reason(errno)));
@@ -450,6 +457,9 @@ void real_host::recall_facts(std::string binary, std::string known_key, answer<r
       out.key = fmt::format("{}:{} {} {}.{} {}.{} kvm {:o} {}:{} {}", info.st_dev, info.st_ino, info.st_size,
                             info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec, info.st_ctim.tv_nsec,
                             has_kvm ? kvm.st_mode : 0, kvm.st_uid, kvm.st_gid, identity);
+      for (const auto& folder : modules)
+        if (struct stat its {}; ::stat(folder.c_str(), &its) == 0)
+          out.key += fmt::format(" {}.{}", its.st_mtim.tv_sec, its.st_mtim.tv_nsec);
       if (out.key == known_key)
         return out;
       const auto text = contents_of(cache_file(cache, out.key));
@@ -472,6 +482,24 @@ void real_host::remember_facts(std::string key, std::string text, answer<done> t
       if (!file || ::rename(temporary.c_str(), path.c_str()) != 0)
         return fail(errc::system, fmt::format("cannot write '{}': {}", path, reason(errno)));
       return done{};
+    },
+    std::move(then));
+}
+
+void real_host::find_firmware(answer<host_firmware> then) {
+  workers_.run<host_firmware>(
+    "looking for firmware", file_limit,
+    [folders = setup_.firmware_folders]() -> result<host_firmware> {
+      host_firmware out;
+      for (const auto& [path, text] : read_layered_files(folders, ".json"))
+        if (auto one = read_firmware(path, text))
+          out.described.push_back(std::move(*one));
+        else
+          spdlog::warn("{}", one.error().message());
+      for (const auto* loader : usual_loaders)
+        if (::access(loader, R_OK) == 0)
+          out.usual_loaders.emplace_back(loader);
+      return out;
     },
     std::move(then));
 }

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace troupe {
 
@@ -15,6 +16,9 @@ struct real_host_setup {
   instance_paths paths;
   std::string launcher;       ///< Path of troupe-launch.
   std::string host_identity;  ///< Of kernel and CPU: what an emulator can do is remembered for this only.
+  std::vector<std::string> emulator_folders{"/usr/bin", "/usr/local/bin", "/usr/libexec"};
+  std::vector<std::string> module_folders; ///< Of parts that QEMU loads: one that comes or goes changes what it can do.
+  std::vector<std::string> firmware_folders; ///< Of descriptors; later ones overrule earlier ones.
   std::unique_ptr<ledger> kept;
 };
 
@@ -42,6 +46,7 @@ public:
   void find_emulators(answer<std::vector<std::string>>) override;
   void recall_facts(std::string binary, std::string known_key, answer<remembered>) override;
   void remember_facts(std::string key, std::string text, answer<done>) override;
+  void find_firmware(answer<host_firmware>) override;
   result<void> kvm_usable() override;
   bool port_is_free(int port) override;
   std::array<std::uint8_t, 16> random_bytes() override;

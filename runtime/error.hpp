@@ -39,6 +39,7 @@ enum class errc : std::uint8_t {
   overflow,
   no_source,
   no_emulator,
+  cpu_incompatible,
 };
 
 /// How one error looks outside: the words before its detail, libvirt's number and domain, Varlink's name.
@@ -81,8 +82,9 @@ inline constexpr error_row error_rows[] = {
   /* overflow              */ {"numerical overflow", 82, 10, "org.troupe.BadDefinition"},
   /* no_source             */ {"missing source information", 19, 10, "org.troupe.BadDefinition", true},
   /* no_emulator           */ {"no such emulator", 38, 10, "org.troupe.SystemError", true},
+  /* cpu_incompatible      */ {"the CPU is incompatible with host CPU", 91, 31, "org.troupe.CpuIncompatible"},
 };
-static_assert(std::size(error_rows) == static_cast<std::size_t>(errc::no_emulator) + 1);
+static_assert(std::size(error_rows) == static_cast<std::size_t>(errc::cpu_incompatible) + 1);
 
 /// The row of `code`.
 constexpr const error_row& row_of(errc code) {

@@ -121,6 +121,10 @@ void read_cpuinfo(host_info& info, const std::string& text) {
       info.cpu_model = number;
     else if (key == "stepping")
       info.cpu_stepping = number;
+    else if (key == "microcode")
+      info.microcode = std::strtoull(value.c_str(), nullptr, 0); // "0x1000065"
+    else if (key == "address sizes") // "48 bits physical, 48 bits virtual"
+      info.physical_bits = leading_number<unsigned>(value).value_or(0);
     else if (key == "cpu MHz")
       info.mhz = leading_number<unsigned>(value).value_or(0);
     else if (key == "flags" || key == "Features") {
@@ -291,6 +295,48 @@ result<host_info> read_host_info(const std::string& root) {
 
 result<std::uint64_t> free_memory_bytes(const std::string& root) {
   return memory_kib(root, "MemFree:").map([](std::uint64_t kib) { return kib * 1024; });
+}
+
+namespace {
+
+/// Where sysfs tells of that node; empty on a host without NUMA. Errors: bad_argument.
+result<std::string> folder_of_cell(const host_info& info, unsigned cell, const std::string& root) {
+  if (std::ranges::find(info.cells, cell, &host_info::cell::id) == info.cells.end())
+    return fail(errc::bad_argument, fmt::format("there is no NUMA cell {}: the host has {}", cell, info.cells.size()));
+  auto folder = fmt::format("{}/sys/devices/system/node/node{}", root, cell);
+  std::error_code ignored;
+  return std::filesystem::exists(folder, ignored) ? folder : std::string{};
+}
+
+} // namespace
+
+result<std::uint64_t> free_memory_bytes_of(const host_info& info, unsigned cell, const std::string& root) {
+  const auto folder = folder_of_cell(info, cell, root);
+  if (!folder)
+    return tl::make_unexpected(folder.error());
+  if (folder->empty())
+    return free_memory_bytes(root);
+  const auto kib = find_kib(text_or_nothing(*folder + "/meminfo"), "MemFree:");
+  if (!kib)
+    return fail(errc::system, fmt::format("'{}/meminfo' says nothing of MemFree", *folder));
+  return *kib * 1024;
+}
+
+result<std::uint64_t> free_pages_of(const host_info& info, unsigned kib, int cell, const std::string& root) {
+  if (std::ranges::find(info.page_kib, kib) == info.page_kib.end())
+    return fail(errc::operation_failed, fmt::format("page size {} is not available on node {}: the host has {} KiB", kib, cell,
+                                                    fmt::join(info.page_kib, ", ")));
+  if (kib == info.page_kib.front()) {
+    const auto bytes = cell < 0 ? free_memory_bytes(root) : free_memory_bytes_of(info, static_cast<unsigned>(cell), root);
+    return bytes ? result<std::uint64_t>{*bytes / 1024 / kib} : bytes;
+  }
+  const auto folder = cell < 0 ? result<std::string>{std::string{}} : folder_of_cell(info, static_cast<unsigned>(cell), root);
+  if (!folder)
+    return tl::make_unexpected(folder.error());
+  const auto path = fmt::format("{}/hugepages/hugepages-{}kB/free_hugepages",
+                                folder->empty() ? root + "/sys/kernel/mm" : *folder, kib);
+  const auto count = leading_number<std::uint64_t>(text_or_nothing(path));
+  return count ? result<std::uint64_t>{*count} : fail(errc::system, fmt::format("'{}' has no number", path));
 }
 
 result<process_usage> usage_of(pid_t pid) {

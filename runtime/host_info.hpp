@@ -31,6 +31,8 @@ struct host_info {
   std::string cpu_vendor, cpu_model_name; ///< Empty where /proc/cpuinfo has none.
   int cpu_family = -1, cpu_model = -1, cpu_stepping = -1;
   std::vector<std::string> cpu_flags;
+  std::uint64_t microcode = 0;    ///< Its revision; 0: unknown.
+  unsigned physical_bits = 0;     ///< Of addresses; 0: unknown.
   unsigned mhz = 0; ///< Of the first CPU as it was read; 0: unknown.
 
   std::vector<unsigned> online; ///< CPU numbers, ascending.
@@ -54,6 +56,13 @@ result<host_info> read_host_info(const std::string& root = "");
 
 /// Memory nobody uses, in bytes; caches count as used. Source: MemFree, as virNodeGetFreeMemory.
 result<std::uint64_t> free_memory_bytes(const std::string& root = "");
+
+/// The same of one NUMA node. Errors: bad_argument, when there is no such node.
+result<std::uint64_t> free_memory_bytes_of(const host_info& info, unsigned cell, const std::string& root = "");
+
+/// Pages of `kib` KiB nobody uses, of one NUMA node or, with -1, of all. The kernel counts base pages as it does memory.
+/// Errors: operation_failed, when the host has no pages of that size; bad_argument, when there is no such node.
+result<std::uint64_t> free_pages_of(const host_info& info, unsigned kib, int cell, const std::string& root = "");
 
 /// What a process used so far.
 struct process_usage {

@@ -203,6 +203,17 @@ command<std::string> human_monitor_command(std::string line) {
 command<nlohmann::json> query_machines() { return {"query-machines", nullptr, read_as_it_is}; }
 command<nlohmann::json> query_cpu_definitions() { return {"query-cpu-definitions", nullptr, read_as_it_is}; }
 
+command<nlohmann::json> query_cpu_model_expansion(std::string model, bool migratable) {
+  nlohmann::json which{{"name", std::move(model)}};
+  if (!migratable)
+    which["props"] = {{"migratable", false}};
+  return {"query-cpu-model-expansion", {{"type", "static"}, {"model", std::move(which)}}, read_as_it_is};
+}
+
+command<nlohmann::json> query_sev_capabilities() { return {"query-sev-capabilities", nullptr, read_as_it_is}; }
+command<nlohmann::json> query_sgx_capabilities() { return {"query-sgx-capabilities", nullptr, read_as_it_is}; }
+command<nlohmann::json> query_gic_capabilities() { return {"query-gic-capabilities", nullptr, read_as_it_is}; }
+
 command<nlohmann::json> qom_list_types(std::string implements) {
   return {"qom-list-types", {{"implements", std::move(implements)}, {"abstract", false}}, read_as_it_is};
 }

@@ -108,6 +108,15 @@ command<std::string> human_monitor_command(std::string line);
 command<nlohmann::json> query_machines();
 command<nlohmann::json> query_cpu_definitions();
 
+/// All properties of a CPU of that model, those a guest may migrate with or, with `migratable` false, all that there are.
+/// Only targets whose CPUs have static models know it. Source: qapi/machine-target.json.
+command<nlohmann::json> query_cpu_model_expansion(std::string model, bool migratable = true);
+
+// What the accelerator gives of confidential guests, and of ARM's interrupt controllers; refused where there is none.
+command<nlohmann::json> query_sev_capabilities();
+command<nlohmann::json> query_sgx_capabilities();
+command<nlohmann::json> query_gic_capabilities();
+
 /// Every type that implements `implements` and can be made.
 command<nlohmann::json> qom_list_types(std::string implements);
 

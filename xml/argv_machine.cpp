@@ -201,14 +201,6 @@ std::string main_backend(const argv_builder& b) {
 
 // ---- CPU
 
-/// libvirt's name of a CPU feature in QEMU's words.
-std::string qemu_feature(std::string name) {
-  if (name == "pclmuldq")
-    return "pclmulqdq";
-  std::ranges::replace(name, '_', '-');
-  return name;
-}
-
 std::string cpu_model_words(const argv_builder& b) {
   const auto& cpu = *b.guest.cpu;
   std::string out;

@@ -1,5 +1,6 @@
 #include "xml/capabilities.hpp"
 
+#include "xml/cpu_models.hpp"
 #include "xml/xml_tree.hpp"
 
 #include <algorithm>
@@ -33,19 +34,29 @@ std::string number(std::uint64_t value) {
 
 // ---- the host
 
-void add_cpu(xml_element& host, const host_facts& facts) {
+void add_cpu(xml_element& host, const host_facts& facts, const emulator_facts* emulator) {
   auto& cpu = add(host, element("cpu"));
   add_text(cpu, "arch", facts.arch);
-  if (!facts.cpu_model.empty())
-    add_text(cpu, "model", facts.cpu_model);
-  if (!facts.cpu_vendor.empty())
-    add_text(cpu, "vendor", facts.cpu_vendor);
+  const auto described =
+    emulator ? nearest_model(host_cpu(facts, *emulator), emulator->cpu_models, naming::of_host) : cpu_text{};
+  if (!described.model.empty())
+    add_text(cpu, "model", described.model);
+  if (const auto vendor = vendor_word(facts.cpu.vendor); !vendor.empty())
+    add_text(cpu, "vendor", std::string{vendor});
+  if (facts.microcode != 0)
+    add(cpu, element("microcode", {{"version", number(facts.microcode)}}));
+  if (facts.cpu.family >= 0 && facts.cpu.model >= 0 && facts.cpu.stepping >= 0)
+    add(cpu, element("signature", {{"family", fmt::format("{}", facts.cpu.family)},
+                                   {"model", fmt::format("{}", facts.cpu.model)},
+                                   {"stepping", fmt::format("{}", facts.cpu.stepping)}}));
   add(cpu, element("topology", {{"sockets", number(facts.sockets)},
                                 {"dies", number(facts.dies)},
                                 {"cores", number(facts.cores)},
                                 {"threads", number(facts.threads)}}));
-  for (const auto& feature : facts.cpu_features)
-    add(cpu, element("feature", {{"name", feature}}));
+  if (facts.physical_bits != 0)
+    add(cpu, element("maxphysaddr", {{"mode", "emulate"}, {"bits", number(facts.physical_bits)}}));
+  for (const auto& feature : described.features)
+    add(cpu, element("feature", {{"name", feature.name}}));
   for (const auto size : facts.page_kib)
     add(cpu, element("pages", {{"unit", "KiB"}, {"size", number(size)}}));
 }
@@ -77,10 +88,10 @@ void add_security(xml_element& host, const host_facts::security_model& model) {
     add_text(out, "baselabel", model.qemu_label).set("type", "qemu");
 }
 
-void add_host(xml_element& root, const host_facts& facts) {
+void add_host(xml_element& root, const host_facts& facts, const emulator_facts* emulator) {
   auto& host = add(root, element("host"));
   add_text(host, "uuid", facts.uuid);
-  add_cpu(host, facts);
+  add_cpu(host, facts, emulator);
   auto& power = add(host, element("power_management"));
   for (const auto& mode : facts.suspend_modes)
     add(power, element(mode));
@@ -224,27 +235,42 @@ constexpr worded_device filesystem_drivers[] = {{"path", "virtio-9p-pci"}, {"vir
 constexpr worded_device channel_kinds[] = {{"pty", ""}, {"unix", ""}, {"spicevmc", "chardev-spicevmc"}};
 constexpr worded_device host_devices[] = {{"usb", "usb-host"}, {"pci", "vfio-pci"}, {"scsi", "scsi-generic"}};
 
-void add_firmware(xml_element& root, std::span<const std::string> firmware) {
+void add_firmware(xml_element& root, const firmware_choice& firmware) {
   auto& os = add_supported(root, "os");
-  add_enum(os, "firmware", {});
+  add_enum(os, "firmware", firmware.interfaces);
   auto& loader = add_supported(os, "loader");
-  for (const auto& path : firmware)
+  for (const auto& path : firmware.loaders)
     add_text(loader, "value", path);
   add_enum(loader, "type", {"rom", "pflash"});
   add_enum(loader, "readonly", {"yes", "no"});
-  add_enum(loader, "secure", {"no"});
+  add_enum(loader, "secure", firmware.secure ? word_list{"yes", "no"} : word_list{"no"});
 }
 
-/// "Haswell-v1": QEMU's versions of a model, and its own stand-ins, are not models of libvirt's.
-bool is_plain_model(std::string_view name) {
-  if (name == "max" || name == "host" || name == "base")
-    return false;
-  const auto dash = name.rfind("-v");
-  return dash == std::string_view::npos || dash + 2 == name.size() ||
-         !std::ranges::all_of(name.substr(dash + 2), [](char c) { return c >= '0' && c <= '9'; });
+void add_host_model(xml_element& mode, const emulator_facts& facts, const cpu_definition& most) {
+  const auto described = nearest_model(most, facts.cpu_models, naming::of_guest);
+  add_text(mode, "model", described.model).set("fallback", "forbid");
+  if (!described.vendor.empty())
+    add_text(mode, "vendor", described.vendor);
+  for (const auto& feature : described.features)
+    add(mode, element("feature", {{"policy", feature.policy}, {"name", feature.name}}));
 }
 
-void add_cpu_modes(xml_element& root, const emulator_facts& facts, bool kvm) {
+void add_custom_model(xml_element& mode, const emulator_facts& facts, const cpu_model_facts& model) {
+  auto& out = add_text(mode, "model", model.name);
+  out.set("usable", model.unavailable_features ? yes_if(model.usable()) : "unknown");
+  if (model.deprecated)
+    out.set("deprecated", "yes");
+  if (const auto* whole = find_cpu_model(facts, model.name))
+    out.set("vendor", has_vendor(*whole) ? std::string{vendor_word(whole->vendor)} : "unknown");
+  if (!model.unavailable_features || model.usable())
+    return;
+  auto& blockers = add(mode, element("blockers", {{"model", model.name}}));
+  for (const auto& lacking : *model.unavailable_features)
+    add(blockers, element("feature", {{"name", libvirt_feature(lacking)}}));
+}
+
+void add_cpu_modes(xml_element& root, const emulator_facts& facts, accelerator under) {
+  const bool kvm = under == accelerator::kvm;
   auto& cpu = add(root, element("cpu"));
   const auto mode = [&](const char* name, bool yes) -> xml_element& {
     return add(cpu, element("mode", {{"name", name}, {"supported", yes_if(yes)}}));
@@ -253,16 +279,15 @@ void add_cpu_modes(xml_element& root, const emulator_facts& facts, bool kvm) {
   if (kvm)
     add_enum(passed, "hostPassthroughMigratable", {"on", "off"});
   add_enum(mode("maximum", true), "maximumMigratable", {"on", "off"});
-  mode("host-model", true);
-  auto& custom = mode("custom", true);
-  for (const auto& model : kvm ? facts.kvm_cpus : facts.tcg_cpus) {
-    if (!is_plain_model(model.name))
-      continue;
-    auto& out = add_text(custom, "model", model.name);
-    out.set("usable", model.unavailable_features ? yes_if(model.usable()) : "unknown");
-    if (model.deprecated)
-      out.set("deprecated", "yes");
-  }
+  const auto* most = most_cpu(facts, under);
+  auto& host_model = mode("host-model", most != nullptr);
+  if (most)
+    add_host_model(host_model, facts, *most);
+  const auto& models = kvm ? facts.kvm_cpus : facts.tcg_cpus;
+  auto& custom = mode("custom", !models.empty());
+  for (const auto& model : models)
+    if (is_plain_model(model.name))
+      add_custom_model(custom, facts, model);
 }
 
 void add_devices(xml_element& root, const emulator_facts& facts, bool q35, bool x86) {
@@ -313,15 +338,41 @@ void add_devices(xml_element& root, const emulator_facts& facts, bool q35, bool 
   add_enum(add_supported(devices, "channel"), "type", present(facts, channel_kinds));
 }
 
-void add_features(xml_element& root, const emulator_facts& facts, bool x86) {
+void add_sgx(xml_element& out, const sgx_facts& sgx) {
+  add_text(out, "flc", yes_if(sgx.flc));
+  add_text(out, "sgx1", yes_if(sgx.sgx1));
+  add_text(out, "sgx2", yes_if(sgx.sgx2));
+  std::uint64_t all = 0;
+  auto sections = element("sections");
+  for (std::size_t node = 0; node < sgx.section_bytes.size(); ++node) {
+    const auto kib = sgx.section_bytes[node] / 1024;
+    all += kib;
+    add(sections, element("section", {{"node", number(node)}, {"size", number(kib)}, {"unit", "KiB"}}));
+  }
+  add_text(out, "section_size", number(all)).set("unit", "KiB");
+  add(out, std::move(sections));
+}
+
+void add_features(xml_element& root, const emulator_facts& facts, bool x86, bool kvm) {
   auto& features = add(root, element("features"));
-  add_supported(features, "gic", false);
+  auto& gic = add_supported(features, "gic", !facts.gic_versions.empty());
+  word_list versions;
+  for (const auto version : facts.gic_versions)
+    versions.push_back(number(version));
+  if (!versions.empty())
+    add_enum(gic, "version", versions);
   add_supported(features, "vmcoreinfo", has_device(facts, "vmcoreinfo"));
   add_supported(features, "genid", has_device(facts, "vmgenid"));
   add_supported(features, "backingStoreInput");
   add_supported(features, "backup", false);
-  add_supported(features, "sev", false);
-  add_supported(features, "sgx", false);
+  auto& sev = add_supported(features, "sev", kvm && facts.sev);
+  if (kvm && facts.sev) {
+    add_text(sev, "cbitpos", number(facts.sev->cbitpos));
+    add_text(sev, "reducedPhysBits", number(facts.sev->reduced_phys_bits));
+  }
+  auto& sgx = add_supported(features, "sgx", kvm && facts.sgx);
+  if (kvm && facts.sgx)
+    add_sgx(sgx, *facts.sgx);
   auto& hyperv = add_supported(features, "hyperv", x86);
   if (x86)
     add_enum(hyperv, "features", {"spinlocks", "vendor_id"});
@@ -329,37 +380,88 @@ void add_features(xml_element& root, const emulator_facts& facts, bool x86) {
 
 } // namespace
 
-std::string capabilities_xml(const host_facts& host, std::span<const emulator_facts> emulators) {
+cpu_definition host_cpu(const host_facts& host, const emulator_facts& emulator) {
+  auto out = cpu_from_flags(host.cpu_flags, host.cpu.vendor, emulator.cpu_features);
+  out.family = host.cpu.family;
+  out.model = host.cpu.model;
+  out.stepping = host.cpu.stepping;
+  return out;
+}
+
+const emulator_facts* main_emulator(std::span<const std::shared_ptr<const emulator_facts>> emulators, std::string_view arch) {
+  const auto found = std::ranges::find_if(emulators, [arch](const auto& each) { return each->arch == arch; });
+  if (found != emulators.end())
+    return found->get();
+  return emulators.empty() ? nullptr : emulators.front().get();
+}
+
+std::string capabilities_xml(const host_facts& host, std::span<const std::shared_ptr<const emulator_facts>> emulators) {
   auto root = element("capabilities");
-  add_host(root, host);
-  const bool has_i386 = std::ranges::any_of(emulators, [](const auto& facts) { return facts.arch == "i386"; });
+  add_host(root, host, main_emulator(emulators, host.arch));
+  const bool has_i386 = std::ranges::any_of(emulators, [](const auto& facts) { return facts->arch == "i386"; });
   for (const auto& facts : emulators) {
-    // A 64-bit PC runs 32-bit guests as well.
-    if (facts.arch == "x86_64" && !has_i386)
-      add_guest(root, facts, arch_of("i386"));
-    add_guest(root, facts, arch_of(facts.arch));
+    if (facts->arch == "x86_64" && !has_i386)
+      add_guest(root, *facts, arch_of("i386"));
+    add_guest(root, *facts, arch_of(facts->arch));
   }
   return write_xml(root);
 }
 
-result<std::string> domain_capabilities_xml(const emulator_facts& facts, std::string_view machine,
-                                            std::string_view virt_type, std::span<const std::string> firmware) {
+std::string_view libvirt_arch(std::string_view qemu) {
+  const auto* row = std::ranges::find(arch_rows, qemu, &arch_row::qemu);
+  return row == std::end(arch_rows) ? std::string_view{} : row->libvirt;
+}
+
+std::shared_ptr<const emulator_facts> emulator_for(std::span<const std::shared_ptr<const emulator_facts>> emulators,
+                                                   std::string_view arch) {
+  const auto of = [&](std::string_view qemu) {
+    const auto found = std::ranges::find_if(emulators, [&](const auto& each) { return each->arch == qemu; });
+    return found == emulators.end() ? nullptr : *found;
+  };
+  const auto* row = std::ranges::find(arch_rows, arch, &arch_row::libvirt);
+  auto found = of(row == std::end(arch_rows) ? arch : row->qemu);
+  return !found && arch == "i686" ? of("x86_64") : found; // a 64-bit PC runs 32-bit guests as well
+}
+
+bool is_plain_model(std::string_view name) {
+  if (name == "max" || name == "host" || name == "base")
+    return false;
+  const auto dash = name.rfind("-v");
+  return dash == std::string_view::npos || dash + 2 == name.size() ||
+         !std::ranges::all_of(name.substr(dash + 2), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+result<accelerator> accelerator_for(const emulator_facts& facts, std::string_view virt_type) {
+  const bool kvm = virt_type.empty() ? facts.kvm_usable : virt_type == "kvm";
+  const auto refuse = [&](std::string_view type, std::string_view why) {
+    return fail(errc::bad_argument, fmt::format("Emulator '{}' does not support virt type '{}': {}", facts.binary, type, why));
+  };
+  if (!virt_type.empty() && virt_type != "kvm" && virt_type != "qemu")
+    return refuse(virt_type, "it can be kvm or qemu");
+  if (kvm && !facts.kvm_usable)
+    return refuse("kvm", facts.why_no_kvm.empty() ? "KVM is not usable" : facts.why_no_kvm);
+  if (!kvm && !facts.tcg_usable)
+    return refuse("qemu", "it was built without TCG");
+  return kvm ? accelerator::kvm : accelerator::tcg;
+}
+
+const cpu_definition* most_cpu(const emulator_facts& facts, accelerator under) {
+  const auto& most = under == accelerator::kvm ? facts.kvm_cpu : facts.tcg_cpu;
+  return most && !facts.cpu_models.empty() ? &*most : nullptr;
+}
+
+result<std::string> domain_capabilities_xml(const emulator_facts& facts, std::string_view machine, std::string_view virt_type,
+                                            const host_firmware& firmware) {
   const auto* found = machine.empty() ? default_machine(facts) : find_machine(facts, machine);
   if (!found && machine.empty() && !facts.machines.empty())
     found = &facts.machines.front();
   if (!found)
     return fail(errc::bad_argument,
                 fmt::format("the machine '{}' is not supported by emulator '{}'", machine, facts.binary));
-  const bool kvm = virt_type.empty() ? facts.kvm_usable : virt_type == "kvm";
-  if (!virt_type.empty() && virt_type != "kvm" && virt_type != "qemu")
-    return fail(errc::bad_argument,
-                fmt::format("Emulator '{}' does not support virt type '{}'", facts.binary, virt_type));
-  if (kvm && !facts.kvm_usable)
-    return fail(errc::bad_argument, fmt::format("Emulator '{}' does not support virt type 'kvm': {}", facts.binary,
-                                                facts.why_no_kvm.empty() ? "KVM is not usable" : facts.why_no_kvm));
-  if (!kvm && !facts.tcg_usable)
-    return fail(errc::bad_argument, fmt::format("Emulator '{}' does not support virt type 'qemu'", facts.binary));
-
+  const auto under = accelerator_for(facts, virt_type);
+  if (!under)
+    return tl::make_unexpected(under.error());
+  const bool kvm = *under == accelerator::kvm;
   const auto arch = arch_of(facts.arch);
   const bool x86 = is_x86(arch.libvirt);
   auto root = element("domainCapabilities");
@@ -370,11 +472,11 @@ result<std::string> domain_capabilities_xml(const emulator_facts& facts, std::st
   if (found->max_cpus)
     add(root, element("vcpu", {{"max", number(found->max_cpus)}}));
   add_supported(root, "iothreads", has_device(facts, "iothread"));
-  add_firmware(root, firmware);
-  add_cpu_modes(root, facts, kvm);
+  add_firmware(root, firmware_for(firmware, facts.arch, found->name));
+  add_cpu_modes(root, facts, *under);
   add_enum(add_supported(root, "memoryBacking"), "sourceType", present(facts, memory_sources));
   add_devices(root, facts, found->name.starts_with("pc-q35-"), x86);
-  add_features(root, facts, x86);
+  add_features(root, facts, x86, kvm);
   return write_xml(root);
 }
 

@@ -2,8 +2,10 @@
 
 #include "runtime/error.hpp"
 #include "xml/emulator_facts.hpp"
+#include "xml/firmware.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,9 +32,10 @@ struct host_facts {
   };
   std::string uuid;
   std::string arch = "x86_64";
-  std::string cpu_model;  ///< Empty: unknown.
-  std::string cpu_vendor;
-  std::vector<std::string> cpu_features;
+  cpu_definition cpu;     ///< As CPUID tells it, without model and features.
+  std::vector<std::string> cpu_flags; ///< As the kernel names them.
+  std::uint64_t microcode = 0;        ///< 0: unknown.
+  unsigned physical_bits = 0;         ///< Of addresses; 0: unknown.
   unsigned sockets = 1, dies = 1, cores = 1, threads = 1;
   std::vector<unsigned> page_kib{4};
   std::vector<std::string> suspend_modes; ///< "suspend_mem", "suspend_disk", "suspend_hybrid"
@@ -41,13 +44,34 @@ struct host_facts {
   std::vector<security_model> security;
 };
 
+/// The host's CPU, with those of its features that an emulator knows.
+cpu_definition host_cpu(const host_facts& host, const emulator_facts& emulator);
+
+/// The emulator that stands for the host: the one of its architecture, else any. Null: there is none.
+const emulator_facts* main_emulator(std::span<const std::shared_ptr<const emulator_facts>> emulators, std::string_view arch);
+
 /// What `virsh capabilities` prints.
-std::string capabilities_xml(const host_facts& host, std::span<const emulator_facts> emulators);
+std::string capabilities_xml(const host_facts& host, std::span<const std::shared_ptr<const emulator_facts>> emulators);
+
+/// libvirt's name for an architecture of QEMU's; empty: neither knows it.
+std::string_view libvirt_arch(std::string_view qemu);
+
+/// The emulator for guests of an architecture, in libvirt's words. Null: there is none.
+std::shared_ptr<const emulator_facts> emulator_for(std::span<const std::shared_ptr<const emulator_facts>> emulators, std::string_view arch);
+
+/// Whether it is a model's name as libvirt lists it: not one of QEMU's versions of a model, nor a stand-in as "max".
+bool is_plain_model(std::string_view name);
+
+/// The accelerator meant by a virt type, which may be empty: kvm where it works. Errors: bad_argument.
+enum class accelerator : std::uint8_t { tcg, kvm };
+result<accelerator> accelerator_for(const emulator_facts& facts, std::string_view virt_type);
+
+/// The CPU that a guest with mode host-model gets; null where QEMU can't tell.
+const cpu_definition* most_cpu(const emulator_facts& facts, accelerator under);
 
 /// What of one emulator, machine and accelerator `virsh domcapabilities` prints. `machine` and `virt_type` may be empty: the
-/// emulator's default, and kvm where it works. `firmware`: loaders for pflash present on this host.
-/// Errors: bad_argument, when the emulator has no such machine or accelerator.
+/// emulator's default, and kvm where it works. Errors: bad_argument, when the emulator has no such machine or accelerator.
 result<std::string> domain_capabilities_xml(const emulator_facts& facts, std::string_view machine, std::string_view virt_type,
-                                            std::span<const std::string> firmware = {});
+                                            const host_firmware& firmware = {});
 
 } // namespace troupe

@@ -4,6 +4,7 @@
 #include <concepts>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 namespace troupe {
@@ -11,8 +12,12 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int format_version = 1;
+constexpr int format_version = 2;
 constexpr std::size_t most_cache_bytes = 16u << 20;
+
+/// Features, in QEMU's words, that libvirt spells with underscores.
+constexpr std::string_view underscored[] = {"ds-cpl",     "tsc-adjust", "fxsr-opt",     "lahf-lm",
+                                            "cmp-legacy", "nodeid-msr", "perfctr-core", "perfctr-nb"};
 
 /// Something is not as it must be; only this file sees it.
 struct misfit {
@@ -133,6 +138,132 @@ json to_json(const cpu_model_facts& model) {
   return out;
 }
 
+/// Properties that are no feature of a CPU but of how QEMU or KVM presents it.
+bool is_of_hypervisor(std::string_view property) {
+  return property.starts_with("kvm") || property.starts_with("hv-") || property.starts_with("vmx-") || property.starts_with("x-");
+}
+
+int whole_number(const json& properties, const char* key) {
+  const auto* number = member(properties, key, presence::optional, &json::is_number_integer, "whole number");
+  const auto value = number ? number->get<std::int64_t>() : -1;
+  return std::in_range<int>(value) ? static_cast<int>(value) : -1;
+}
+
+/// Of an expansion's answer; `known` grows by every feature in it, had or not.
+cpu_definition definition_from(std::string name, const json& from, std::set<std::string>& known) {
+  const auto& model = *member(from, "model", presence::required, &json::is_object, "object");
+  const auto& properties = *member(model, "props", presence::required, &json::is_object, "object");
+  cpu_definition cpu;
+  cpu.name = std::move(name);
+  read(properties, "vendor", cpu.vendor, presence::optional);
+  cpu.family = whole_number(properties, "family");
+  cpu.model = whole_number(properties, "model");
+  cpu.stepping = whole_number(properties, "stepping");
+  for (const auto& [key, value] : properties.items()) {
+    if (!value.is_boolean() || is_of_hypervisor(key))
+      continue;
+    auto feature = libvirt_feature(key);
+    if (value.get<bool>())
+      cpu.features.push_back(feature);
+    known.insert(std::move(feature));
+  }
+  std::ranges::sort(cpu.features);
+  return cpu;
+}
+
+cpu_definition cpu_definition_from(const json& from) {
+  cpu_definition cpu;
+  read(from, "name", cpu.name);
+  read(from, "vendor", cpu.vendor);
+  cpu.family = whole_number(from, "family");
+  cpu.model = whole_number(from, "model");
+  cpu.stepping = whole_number(from, "stepping");
+  cpu.features = texts(list_at(from, "features"));
+  std::ranges::sort(cpu.features);
+  return cpu;
+}
+
+json to_json(const cpu_definition& cpu) {
+  return {{"name", cpu.name},   {"vendor", cpu.vendor},     {"family", cpu.family},
+          {"model", cpu.model}, {"stepping", cpu.stepping}, {"features", cpu.features}};
+}
+
+/// The models in an accelerator's answers, and the most it gives under `most`.
+void read_expansions(const json& answers, std::string_view most_name, std::vector<cpu_definition>& models,
+                     std::optional<cpu_definition>& most, std::set<std::string>& known) {
+  const auto* all = member(answers, "query-cpu-model-expansion", presence::optional, &json::is_object, "object");
+  if (!all)
+    return;
+  for (const auto& [name, answer] : all->items()) {
+    auto cpu = definition_from(name, answer, known);
+    if (name == most_name)
+      most = std::move(cpu);
+    else if (name != "host" && name != "max" && name != "base") {
+      std::erase(cpu.features, "hypervisor"); // every guest is told that it is one
+      models.push_back(std::move(cpu));
+    }
+  }
+}
+
+sev_facts sev_from(const json& from) {
+  sev_facts sev;
+  read(from, "cbitpos", sev.cbitpos);
+  read(from, "reduced-phys-bits", sev.reduced_phys_bits);
+  return sev;
+}
+
+json to_json(const sev_facts& sev) {
+  return {{"cbitpos", sev.cbitpos}, {"reduced-phys-bits", sev.reduced_phys_bits}};
+}
+
+sgx_facts sgx_from(const json& from) {
+  sgx_facts sgx;
+  read(from, "sgx1", sgx.sgx1);
+  read(from, "sgx2", sgx.sgx2);
+  read(from, "flc", sgx.flc);
+  for (const auto& section : list_at(from, "sections"))
+    sgx.section_bytes.push_back(
+      member(section, "size", presence::required, &json::is_number_unsigned, "whole number")->get<std::uint64_t>());
+  return sgx;
+}
+
+json to_json(const sgx_facts& sgx) {
+  auto sections = json::array();
+  for (const auto bytes : sgx.section_bytes)
+    sections.push_back({{"size", bytes}});
+  return {{"sgx1", sgx.sgx1}, {"sgx2", sgx.sgx2}, {"flc", sgx.flc}, {"sections", std::move(sections)}};
+}
+
+template <class Item>
+json to_json(const std::optional<Item>& item) {
+  return item ? to_json(*item) : json(nullptr);
+}
+
+/// The member, or nothing when it is null, or absent and may be.
+template <class Item>
+std::optional<Item> maybe(const json& from, const char* key, Item (*read_item)(const json&), presence how = presence::required) {
+  const auto found = from.find(key);
+  if (found == from.end() && how == presence::required)
+    throw misfit{fmt::format("no '{}'", key)};
+  return found == from.end() || found->is_null() ? std::nullopt : std::optional{read_item(*found)};
+}
+
+std::vector<std::uint32_t> gic_versions_from(const json& answers) {
+  std::vector<std::uint32_t> versions;
+  if (const auto* list = member(answers, "query-gic-capabilities", presence::optional, &json::is_array, "list"))
+    for (const auto& each : *list) {
+      std::uint32_t version = 0;
+      bool emulated = false, kernel = false;
+      read(each, "version", version);
+      read(each, "emulated", emulated);
+      read(each, "kernel", kernel);
+      if (emulated || kernel)
+        versions.push_back(version);
+    }
+  std::ranges::sort(versions);
+  return versions;
+}
+
 template <class Item>
 json to_json(const std::vector<Item>& list) {
   auto out = json::array();
@@ -183,6 +314,28 @@ const machine_facts* default_machine(const emulator_facts& facts) {
   return found == facts.machines.end() ? nullptr : &*found;
 }
 
+const cpu_definition* find_cpu_model(const emulator_facts& facts, std::string_view name) {
+  const auto found = std::ranges::find(facts.cpu_models, name, &cpu_definition::name);
+  return found == facts.cpu_models.end() ? nullptr : &*found;
+}
+
+std::string libvirt_feature(std::string_view qemu_name) {
+  if (qemu_name == "pclmulqdq")
+    return "pclmuldq";
+  std::string name{qemu_name};
+  if (std::ranges::find(underscored, qemu_name) != std::end(underscored))
+    std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+std::string qemu_feature(std::string_view libvirt_name) {
+  if (libvirt_name == "pclmuldq")
+    return "pclmulqdq";
+  std::string name{libvirt_name};
+  std::ranges::replace(name, '_', '-');
+  return name;
+}
+
 bool has_device(const emulator_facts& facts, std::string_view type) {
   return std::ranges::binary_search(facts.device_types, type);
 }
@@ -196,16 +349,27 @@ result<emulator_facts> facts_from_answers(std::string binary, const json& tcg, c
       facts.tcg_usable = true;
       facts.tcg_cpus = cpus_from(tcg);
     }
+    std::set<std::string> known;
+    if (!tcg.is_null())
+      read_expansions(tcg, "max", facts.cpu_models, facts.tcg_cpu, known);
     bool enabled = false;
     bool present = false;
     read_kvm(kvm.is_null() ? tcg : kvm, enabled, present);
     facts.kvm_usable = enabled && !kvm.is_null();
-    if (facts.kvm_usable)
+    if (facts.kvm_usable) {
       facts.kvm_cpus = cpus_from(kvm);
-    else if (!present)
+      std::vector<cpu_definition> models; // KVM gives every model the host's vendor
+      read_expansions(kvm, "host", models, facts.kvm_cpu, known);
+      if (facts.cpu_models.empty())
+        facts.cpu_models = std::move(models);
+      facts.sev = maybe(kvm, "query-sev-capabilities", sev_from, presence::optional);
+      facts.sgx = maybe(kvm, "query-sgx-capabilities", sgx_from, presence::optional);
+    } else if (!present)
       facts.why_no_kvm = fmt::format("'{}' was built without KVM", binary);
     else
       facts.why_no_kvm = why_no_kvm.empty() ? fmt::format("'{}' runs without KVM", binary) : std::move(why_no_kvm);
+    facts.cpu_features.assign(known.begin(), known.end());
+    facts.gic_versions = gic_versions_from(facts.kvm_usable || tcg.is_null() ? kvm : tcg);
     facts.binary = std::move(binary);
     return facts;
   } catch (const misfit& m) {
@@ -224,7 +388,14 @@ std::string to_json_text(const emulator_facts& facts) {
                  {"machines", to_json(facts.machines)},
                  {"tcg-cpus", to_json(facts.tcg_cpus)},
                  {"kvm-cpus", to_json(facts.kvm_cpus)},
-                 {"device-types", facts.device_types}};
+                 {"device-types", facts.device_types},
+                 {"cpu-models", to_json(facts.cpu_models)},
+                 {"cpu-features", facts.cpu_features},
+                 {"tcg-cpu", to_json(facts.tcg_cpu)},
+                 {"kvm-cpu", to_json(facts.kvm_cpu)},
+                 {"sev", to_json(facts.sev)},
+                 {"sgx", to_json(facts.sgx)},
+                 {"gic-versions", facts.gic_versions}};
   // What QEMU wrote to stderr need not be UTF-8.
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
 }
@@ -252,6 +423,18 @@ result<emulator_facts> emulator_facts_from(std::string_view json_text) {
     facts.kvm_cpus = items(list_at(from, "kvm-cpus"), cpu_model_from);
     facts.device_types = texts(list_at(from, "device-types"));
     std::ranges::sort(facts.device_types);
+    facts.cpu_models = items(list_at(from, "cpu-models"), cpu_definition_from);
+    facts.cpu_features = texts(list_at(from, "cpu-features"));
+    std::ranges::sort(facts.cpu_features);
+    facts.tcg_cpu = maybe(from, "tcg-cpu", cpu_definition_from);
+    facts.kvm_cpu = maybe(from, "kvm-cpu", cpu_definition_from);
+    facts.sev = maybe(from, "sev", sev_from);
+    facts.sgx = maybe(from, "sgx", sgx_from);
+    for (const auto& version : list_at(from, "gic-versions")) {
+      if (!version.is_number_unsigned() || !std::in_range<std::uint32_t>(version.get<std::uint64_t>()))
+        throw misfit{"something else in a list of GIC versions"};
+      facts.gic_versions.push_back(version.get<std::uint32_t>());
+    }
     return facts;
   } catch (const misfit& m) {
     return fail(errc::internal, "the cached emulator facts have " + m.what);

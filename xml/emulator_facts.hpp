@@ -47,6 +47,29 @@ struct cpu_model_facts {
   bool operator==(const cpu_model_facts&) const = default;
 };
 
+/// A CPU with all it has. Features are under libvirt's names. Source: query-cpu-model-expansion.
+struct cpu_definition {
+  std::string name;    ///< Of its model.
+  std::string vendor;  ///< As CPUID has it, "GenuineIntel"; or empty.
+  int family = -1, model = -1, stepping = -1; ///< -1: unknown.
+  std::vector<std::string> features; ///< Sorted.
+
+  bool operator==(const cpu_definition&) const = default;
+};
+
+/// Encrypted guests. Source: qapi/misc-target.json SevCapability.
+struct sev_facts {
+  std::uint32_t cbitpos = 0, reduced_phys_bits = 0;
+  bool operator==(const sev_facts&) const = default;
+};
+
+/// Enclaves. Source: qapi/misc-target.json SGXInfo.
+struct sgx_facts {
+  bool sgx1 = false, sgx2 = false, flc = false;
+  std::vector<std::uint64_t> section_bytes; ///< Of its memory, by host NUMA node.
+  bool operator==(const sgx_facts&) const = default;
+};
+
 /// What one QEMU binary can do on this host.
 struct emulator_facts {
   std::string binary;  ///< Absolute path.
@@ -59,6 +82,12 @@ struct emulator_facts {
   std::vector<cpu_model_facts> tcg_cpus;   ///< In QEMU's order; empty when TCG is not usable.
   std::vector<cpu_model_facts> kvm_cpus;   ///< The same for KVM.
   std::vector<std::string> device_types;   ///< Sorted.
+  std::vector<cpu_definition> cpu_models;  ///< Those told by their features, whatever this host has of them; PCs only.
+  std::vector<std::string> cpu_features;   ///< All that QEMU knows, sorted; empty where models are not told by features.
+  std::optional<cpu_definition> tcg_cpu, kvm_cpu; ///< The most a guest gets, also of what keeps it on this host.
+  std::optional<sev_facts> sev;            ///< None: KVM gives guests none.
+  std::optional<sgx_facts> sgx;            ///< The same.
+  std::vector<std::uint32_t> gic_versions;      ///< Of ARM's interrupt controller under the best accelerator, ascending.
 
   bool operator==(const emulator_facts&) const = default;
 };
@@ -68,6 +97,13 @@ const machine_facts* find_machine(const emulator_facts& facts, std::string_view 
 
 /// The machine QEMU takes when none is named, or null.
 const machine_facts* default_machine(const emulator_facts& facts);
+
+/// The model of that name, or null.
+const cpu_definition* find_cpu_model(const emulator_facts& facts, std::string_view name);
+
+/// The name that libvirt has for a CPU feature of QEMU's, and back.
+std::string libvirt_feature(std::string_view qemu_name);
+std::string qemu_feature(std::string_view libvirt_name);
 
 bool has_device(const emulator_facts& facts, std::string_view type);
 

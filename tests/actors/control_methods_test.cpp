@@ -11,7 +11,7 @@ namespace troupe {
 namespace {
 
 /// The arguments of every row, a letter each: d domain, i int, u unsigned, s string, o optional string, U UUID,
-/// e optional domain, D domains. Their types are those of libvirt's protocol files.
+/// e optional domain, D domains, S strings, N unsigneds. Their types are those of libvirt's protocol files.
 const std::map<std::pair<std::uint32_t, int>, std::string> arguments = {
   {{rpc_program_remote, 1}, "ou"},    {{rpc_program_remote, 2}, ""},         {{rpc_program_remote, 3}, ""},
   {{rpc_program_remote, 4}, ""},      {{rpc_program_remote, 6}, ""},         {{rpc_program_remote, 7}, ""},
@@ -34,7 +34,10 @@ const std::map<std::pair<std::uint32_t, int>, std::string> arguments = {
   {{rpc_program_remote, 273}, "iu"},  {{rpc_program_remote, 293}, "iiu"},    {{rpc_program_remote, 316}, "ie"},
   {{rpc_program_remote, 317}, "i"},   {{rpc_program_remote, 342}, "oooou"},  {{rpc_program_remote, 344}, "Duu"},
   {{rpc_program_remote, 350}, "su"},  {{rpc_program_remote, 360}, ""},       {{rpc_program_remote, 361}, ""},
-  {{rpc_program_remote, 426}, "du"},  {{rpc_program_qemu, 1}, "dsu"},
+  {{rpc_program_remote, 426}, "du"},  {{rpc_program_qemu, 1}, "dsu"},        {{rpc_program_remote, 5}, "o"},
+  {{rpc_program_remote, 101}, "ii"},  {{rpc_program_remote, 158}, "su"},     {{rpc_program_remote, 162}, "Su"},
+  {{rpc_program_remote, 312}, "siu"}, {{rpc_program_remote, 340}, "Niuu"},   {{rpc_program_remote, 393}, "oooosu"},
+  {{rpc_program_remote, 394}, "ooooSu"},
 };
 
 std::string payload_of(const std::string& letters) {
@@ -61,6 +64,15 @@ std::string payload_of(const std::string& letters) {
     case 'e':
       out.present(true);
       write(out, web);
+      break;
+    case 'S':
+      out.count(1);
+      out.string("<cpu><arch>x86_64</arch><model>EPYC</model></cpu>");
+      break;
+    case 'N':
+      out.count(2);
+      out.u32(4);
+      out.u32(2048);
       break;
     case 'D':
       out.count(2);
@@ -107,7 +119,8 @@ std::vector<csv_row> procedure_list() {
 std::string letters_of(const std::string& fields) {
   static const std::map<std::string, std::string> letters = {{"domain", "d"},  {"int", "i"},          {"uint", "u"},
                                                              {"string", "s"},  {"string?", "o"},      {"uuid", "U"},
-                                                             {"domain?", "e"}, {"domain<16384>", "D"}};
+                                                             {"domain?", "e"}, {"domain<16384>", "D"},
+                                                             {"string<256>", "S"}, {"uint<1024>", "N"}};
   std::string out;
   std::istringstream in{fields.substr(0, fields.find('['))};
   for (std::string field; std::getline(in, field, ';');) {
@@ -146,7 +159,7 @@ TEST_CASE("control methods: a row is found by its program and number, and nothin
     CHECK(row.serve != nullptr);
   }
   CHECK(find_method(rpc_program_remote, 0) == nullptr);
-  CHECK(find_method(rpc_program_remote, 5) == nullptr);
+  CHECK(find_method(rpc_program_remote, 8) == nullptr);
   CHECK(find_method(rpc_program_remote, 318) == nullptr); // what we send is not called
   CHECK(find_method(rpc_program_qemu, 2) == nullptr);
   CHECK(find_method(rpc_program_keepalive, 1) == nullptr);

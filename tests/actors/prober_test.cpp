@@ -163,6 +163,63 @@ TEST_CASE("prober: a binary that is not there is refused, and asked for again wh
   CHECK(company.answer(company.wants("/usr/bin/qemu-z")));
 }
 
+TEST_CASE("prober: an emulator that was replaced is probed anew, and what the cache has of the new one is enough", "[actors]") {
+  probing company;
+  REQUIRE(company.answer(company.wants("/usr/bin/qemu-a")));
+  company.world->builds["/usr/bin/qemu-a"] = " 2"; // its time, its size, the kernel or the microcode
+  for (int i = 0; i < 3; ++i)
+    REQUIRE(company.answer(company.wants("/usr/bin/qemu-a")));
+  CHECK(company.launches_of("/usr/bin/qemu-a") == 2);
+  company.settle();
+  company.crash();
+  REQUIRE(company.answer(company.wants("/usr/bin/qemu-a")));
+  CHECK(company.launches_of("/usr/bin/qemu-a") == 2);
+  company.must_be_clean();
+}
+
+TEST_CASE("prober: a cache that is damaged is the same as none", "[actors]") {
+  probing company;
+  company.settle();
+  company.world->facts = {{"/usr/bin/qemu-a", R"({"format": 2, "binary": 7})"}};
+  company.world->trace.clear();
+  company.crash();
+  CHECK(company.answer(company.wants("/usr/bin/qemu-a")));
+  CHECK(company.launches_of("/usr/bin/qemu-a") == 1);
+}
+
+TEST_CASE("prober: /dev/kvm that the emulator may not open costs one probe, whoever asks and however often", "[actors]") {
+  probing company;
+  company.settle();
+  company.world->facts = {{"/usr/bin/qemu-a", ""}};
+  company.world->kvm_opens = true; // for the daemon
+  company.world->trace.clear();
+  int probes = 0;
+  company.world->script = [&probes](const std::string&) {
+    auto how = probed();
+    if (++probes == 2) { // the first is without KVM
+      how.dies_at_once = true;
+      how.last_words = "Could not access KVM kernel module: Permission denied";
+    }
+    return how;
+  };
+  company.crash();
+  for (int i = 0; i < 5; ++i) {
+    const auto facts = company.answer(company.wants("/usr/bin/qemu-a"));
+    REQUIRE(facts);
+    CHECK_FALSE((*facts)->kvm_usable);
+    CHECK((*facts)->tcg_usable);
+  }
+  CHECK(company.launches_of("/usr/bin/qemu-a") == 2);
+  CHECK(std::ranges::count(company.world->trace, "kvm_usable ") == 1);
+  company.settle();
+  company.crash();
+  const auto facts = company.answer(company.wants("/usr/bin/qemu-a"));
+  REQUIRE(facts);
+  CHECK_FALSE((*facts)->kvm_usable);
+  CHECK(company.launches_of("/usr/bin/qemu-a") == 2);
+  company.must_be_clean();
+}
+
 TEST_CASE("prober: the list has those that answered", "[actors]") {
   probing company;
   company.settle();

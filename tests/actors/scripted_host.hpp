@@ -108,7 +108,11 @@ public:
   std::vector<file_row> file_rows;
   std::map<std::string, std::string> values;
   std::vector<event_row> events;
+  host_firmware firmware;
   std::map<std::string, std::string> facts; ///< Of each emulator; empty: not known.
+  std::map<std::string, std::string> builds; ///< What tells an emulator that was replaced from the one before.
+  std::map<std::string, std::string> cached; ///< Of emulators that were replaced, by name and build.
+  bool kvm_opens = false; ///< /dev/kvm, for the daemon.
 
   // What tests look at and script.
   std::function<qemu_script(const std::string& guest)> script = [](const std::string&) { return qemu_script{}; };
@@ -644,19 +648,31 @@ public:
       const auto it = machine_->facts.find(binary);
       if (it == machine_->facts.end())
         return fail(errc::operation_failed, fmt::format("the emulator '{}' cannot be used: no such file", binary));
-      return remembered{binary, binary == known_key ? std::string{} : it->second};
+      const auto key = binary + machine_->builds[binary];
+      return remembered{key, key == known_key ? std::string{} : key == binary ? it->second : machine_->cached[key]};
     });
   }
   void remember_facts(std::string key, std::string text, answer<done> then) override {
     if (!begins("remember_facts", key, then))
       return;
     work(std::move(then), [this, key, text]() -> result<done> {
-      machine_->facts[key] = text;
+      (machine_->facts.contains(key) ? machine_->facts : machine_->cached)[key] = text;
       return done{};
     });
   }
 
-  result<void> kvm_usable() override { return fail(errc::operation_failed, "/dev/kvm is not there"); }
+  void find_firmware(answer<host_firmware> then) override {
+    if (!begins("find_firmware", "", then))
+      return;
+    work(std::move(then), [this]() -> result<host_firmware> { return machine_->firmware; });
+  }
+
+  result<void> kvm_usable() override {
+    note("kvm_usable", "");
+    if (machine_->kvm_opens)
+      return {};
+    return fail(errc::operation_failed, "/dev/kvm is not there");
+  }
   bool port_is_free(int port) override { return !busy_ports.contains(port); }
   std::array<std::uint8_t, 16> random_bytes() override {
     std::array<std::uint8_t, 16> out{};

@@ -54,7 +54,8 @@ TEST_CASE("host info: a machine with NUMA is read whole", "[runtime]") {
   m.put("proc/sys/kernel/hostname", "node7\n");
   m.put("sys/class/dmi/id/product_uuid", "4C4C4544-0042-3510-8052-B9C04F4E4D32\n");
   m.put("proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 85\n"
-                        "model name\t: Some CPU @ 2.00GHz: fast\nstepping\t: 7\ncpu MHz\t\t: 2100.537\n"
+                        "model name\t: Some CPU @ 2.00GHz: fast\nstepping\t: 7\nmicrocode\t: 0x5003006\ncpu MHz\t\t: 2100.537\n"
+                        "address sizes\t: 46 bits physical, 48 bits virtual\n"
                         "flags\t\t: fpu vme  sse2\nbugs:\n\nprocessor\t: 1\nmodel name\t: other\n");
   m.put("sys/devices/system/cpu/online", "0-7\n");
   m.put("sys/devices/system/cpu/present", "0-7\n");
@@ -82,6 +83,8 @@ TEST_CASE("host info: a machine with NUMA is read whole", "[runtime]") {
   CHECK(info.cpu_model == 85);
   CHECK(info.cpu_stepping == 7);
   CHECK(info.mhz == 2100);
+  CHECK(info.microcode == 0x5003006);
+  CHECK(info.physical_bits == 46);
   CHECK(info.cpu_flags == std::vector<std::string>{"fpu", "vme", "sse2"});
   CHECK(info.online == std::vector<unsigned>{0, 1, 2, 3, 4, 5, 6, 7});
   CHECK(info.cpus_present == 8);
@@ -103,6 +106,22 @@ TEST_CASE("host info: a machine with NUMA is read whole", "[runtime]") {
   CHECK(info.cells[1].cpus[3].core == 1);
   CHECK(info.cells[1].cpus[3].siblings == "6-7");
   CHECK(info.cpu_map() == "\xff");
+
+  // Memory and pages that nobody uses, by node.
+  m.put("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 40 kB\n");
+  m.put("sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages", "3\n");
+  m.put("sys/devices/system/node/node1/hugepages/hugepages-2048kB/free_hugepages", "0\n");
+  m.put("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "3\n");
+  const auto& root = m.root.path();
+  CHECK(free_memory_bytes_of(info, 0, root) == 1024u);
+  CHECK(free_memory_bytes_of(info, 1, root).error().code == errc::system); // that node's file does not say
+  CHECK(free_memory_bytes_of(info, 2, root).error().code == errc::bad_argument);
+  CHECK(free_pages_of(info, 2048, -1, root) == 3u);
+  CHECK(free_pages_of(info, 2048, 0, root) == 3u);
+  CHECK(free_pages_of(info, 2048, 1, root) == 0u);
+  CHECK(free_pages_of(info, info.page_kib[0], -1, root) == 40 / info.page_kib[0]);
+  CHECK(free_pages_of(info, 2048, 2, root).error().code == errc::bad_argument);
+  CHECK(free_pages_of(info, 5, 0, root).error().code == errc::operation_failed);
 }
 
 TEST_CASE("host info: without NUMA, firmware or /proc/cpuinfo there is one cell and no guesses", "[runtime]") {

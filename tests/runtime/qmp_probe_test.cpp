@@ -16,11 +16,11 @@ qmp_asker asker_of(qmp_monitor& monitor) {
 }
 
 /// Probes a QEMU that answers as `answer` says: null is a refusal.
-result<probe_answers> probe_scripted(const std::function<json(const std::string&)>& answer) {
+result<probe_answers> probe_scripted(const std::function<json(const json&)>& answer) {
   loop on;
   scripted_qemu qemu{on};
   qemu.on_command = [&](const json& command) {
-    const auto value = answer(command["execute"]);
+    const auto value = answer(command);
     if (value.is_null())
       qemu.say(json{{"error", {{"class", "CommandNotFound"}, {"desc", "no"}}}, {"id", command["id"]}}.dump());
     else
@@ -38,20 +38,50 @@ result<probe_answers> probe_scripted(const std::function<json(const std::string&
 } // namespace
 
 TEST_CASE("qmp probe: every answer is kept under its command", "[runtime]") {
-  const auto answers = probe_scripted([](const std::string& name) { return json{{"said", name}}; });
+  const auto answers = probe_scripted([](const json& command) { return json{{"said", command["execute"]}}; });
   REQUIRE(answers);
-  CHECK(answers->size() == 6);
+  CHECK(answers->size() == 9);
   for (const auto& [name, value] : answers->items())
     CHECK(value == json{{"said", name}});
 }
 
+TEST_CASE("qmp probe: CPU models are asked about one by one, without their versions", "[runtime]") {
+  std::vector<json> asked;
+  const auto answer = [&asked](const std::string& arch) {
+    return [&asked, arch](const json& command) {
+      const auto& name = command["execute"];
+      if (name == "query-target")
+        return json{{"arch", arch}};
+      if (name == "query-cpu-definitions")
+        return json::parse(R"([{"name": "EPYC-v1"}, {"name": "EPYC"}, {"name": "host"}, {"name": 7}, 8, {"name": "odd-v"}])");
+      if (name != "query-cpu-model-expansion")
+        return json{1};
+      asked.push_back(command["arguments"]["model"]);
+      return command["arguments"]["model"]["name"] == "odd-v" ? json{} : json{{"model", "whole"}};
+    };
+  };
+  const auto answers = probe_scripted(answer("x86_64"));
+  REQUIRE(answers);
+  CHECK(asked == std::vector<json>{{{"name", "EPYC"}},
+                                   {{"name", "host"}, {"props", {{"migratable", false}}}},
+                                   {{"name", "odd-v"}}});
+  const json whole{{"model", "whole"}};
+  CHECK((*answers)["query-cpu-model-expansion"] == json{{"EPYC", whole}, {"host", whole}});
+
+  asked.clear();
+  CHECK(probe_scripted(answer("aarch64")));
+  CHECK(asked.empty());
+}
+
 TEST_CASE("qmp probe: a target without CPU definitions has none, and other refusals end the probe once", "[runtime]") {
-  const auto without = probe_scripted([](const std::string& name) { return name == "query-cpu-definitions" ? json{} : json{1}; });
+  const auto without = probe_scripted([](const json& command) {
+    return command["execute"].get<std::string>().starts_with("query-cpu") ? json{} : json{1};
+  });
   REQUIRE(without);
-  CHECK(without->size() == 5);
+  CHECK(without->size() == 8);
   CHECK_FALSE(without->contains("query-cpu-definitions"));
 
-  const auto failed = probe_scripted([](const std::string&) { return json{}; });
+  const auto failed = probe_scripted([](const json&) { return json{}; });
   REQUIRE_FALSE(failed);
   CHECK(failed.error().code == errc::operation_failed);
   CHECK(failed.error().detail.find("'query-version'") != std::string::npos);
@@ -92,4 +122,5 @@ TEST_CASE("qmp probe: a real QEMU started by probe_argv answers everything", "[r
   CHECK(answers["query-machines"].size() > 2);
   CHECK(answers["query-cpu-definitions"].size() > 10);
   CHECK(answers["qom-list-types"].size() > 100);
+  CHECK(answers["query-cpu-model-expansion"]["Haswell"]["model"]["props"]["avx2"] == true);
 }

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import uuid
+from xml.etree import ElementTree
 
 from troupe_story import CLEAN, EMULATOR, Events, Story, accel, main, read, run
 
@@ -42,7 +43,54 @@ class Connection(Story):
         if accel() == "kvm":
             self.assertIn("<domain type='kvm'", xml)
 
+    def test_domain_capabilities(self):
+        domain = ElementTree.fromstring(self.virsh("domcapabilities", "--machine", "q35", "--virttype", "qemu"))
+        self.assertEqual(domain.findtext("path"), EMULATOR)
+        self.assertTrue(domain.findtext("machine").startswith("pc-q35-"))
+        modes = {mode.get("name"): mode for mode in domain.findall("cpu/mode")}
+        self.assertEqual(modes["host-passthrough"].get("supported"), "no")
+        self.assertEqual(modes["host-model"].get("supported"), "yes")
+        named = modes["host-model"].findtext("model")
+        models = {model.text: model for model in modes["custom"].findall("model")}
+        self.assertIn(named, models)
+        self.assertEqual((models["qemu64"].get("usable"), models["Haswell"].get("vendor")), ("yes", "Intel"))
+        for arguments in (["--machine", "nosuch"], ["--virttype", "xen"], ["--arch", "nosuch"]):
+            self.virsh_fails("domcapabilities", *arguments)
+
+    def test_cpus_are_compared_and_brought_together(self):
+        self.assertTrue({"qemu64", "Haswell", "EPYC"} <= set(self.virsh("cpu-models", "x86_64").split()))
+        self.virsh_fails("cpu-models", "nosuch")
+        host = self.write("host.xml", self.virsh("capabilities"))
+        self.assertIn("is identical to host CPU", self.virsh("cpu-compare", host))
+        old = self.write("old.xml", "<cpu match='exact'><model>486</model></cpu>")
+        self.assertIn("superset", self.virsh("cpu-compare", old))
+        self.assertIn("superset", self.virsh("hypervisor-cpu-compare", old, "--virttype", "qemu"))
+        lacking = self.write("lacking.xml", "<cpu match='exact'><model>486</model><vendor>Nobody</vendor></cpu>")
+        self.assertIn("Nobody", self.virsh_fails("cpu-compare", lacking, "--error"))
+        unknown = self.write("unknown.xml", "<cpu><model>nosuch</model></cpu>")
+        self.assertIn("nosuch", self.virsh_fails("cpu-compare", unknown))
+        odd = self.write("odd.xml", "<cpu odd='1'><model>486</model></cpu>")
+        self.assertIn("odd", self.virsh_fails("cpu-compare", odd, "--validate"))
+        cpu = "<cpu><arch>x86_64</arch><model>%s</model><feature name='invtsc'/></cpu>"
+        two = self.write("two.xml", cpu % "Haswell" + cpu % "SandyBridge")
+        self.assertIn(">SandyBridge</model>", self.virsh("cpu-baseline", two))
+        self.assertIn("'invtsc'", self.virsh("cpu-baseline", two))
+        self.assertNotIn("'invtsc'", self.virsh("cpu-baseline", two, "--migratable"))
+        self.assertIn("'sse2'", self.virsh("cpu-baseline", two, "--features"))
+        self.assertIn(">486</model>", self.virsh("hypervisor-cpu-baseline", old, "--virttype", "qemu"))
+
+    def test_a_guest_with_the_host_model_is_shown_with_its_name(self):
+        self.define(self.nano_xml("named", extra="<cpu mode='host-model'/>"))
+        self.assertIn("<cpu mode='host-model'", self.virsh("dumpxml", "named"))
+        self.assertRegex(self.virsh("dumpxml", "named", "--update-cpu"), r"<cpu mode='custom'[^>]*>\s*<model")
+        self.assertIn("<cpu mode='host-model'", self.virsh("dumpxml", "named", "--inactive"))
+
     def test_maxvcpus_freecell_and_other_small_questions(self):
+        self.assertGreaterEqual(int(self.virsh("maxvcpus")), 1)
+        self.assertRegex(self.virsh("freepages", "--all"), r"4KiB: \d+")
+        self.assertRegex(self.virsh("freepages", "--cellno", "0", "--pagesize", "4"), r"4KiB: \d+")
+        self.virsh_fails("freepages", "--cellno", "0", "--pagesize", "5")
+        self.assertRegex(self.virsh("freecell", "--all"), r"Total: +\d+ KiB$")
         self.assertRegex(self.virsh("freecell"), r"^Total: \d+ KiB$")
         self.assertGreaterEqual(int(self.virsh("nodecpumap").split()[2]), 1)
 

@@ -4,6 +4,7 @@
 #include "xml/xml_tree.hpp"
 
 #include <algorithm>
+#include <memory>
 
 using namespace troupe;
 
@@ -12,14 +13,15 @@ namespace {
 host_facts a_host() {
   host_facts host;
   host.uuid = "67da35d9-742e-4cd1-bc41-54434ad1c57e";
-  host.cpu_model = "EPYC";
-  host.cpu_vendor = "AMD";
-  host.cpu_features = {"vme", "<odd & 'quoted'>"};
+  host.cpu = {"", "AuthenticAMD", 25, 17, 1, {}};
+  host.cpu_flags = {"vme", "sse2", "nonsense"};
+  host.microcode = 0x1000065;
+  host.physical_bits = 48;
   host.cores = 2;
   host.page_kib = {4, 2048};
   host.suspend_modes = {"suspend_mem"};
   host.cells = {{0, 1024, {{0, 0, 0, 0, "0"}, {1, 0, 0, 1, "1"}}, {10, 20}}, {1, 2048, {}, {}}};
-  host.security = {{"none", "0", "", ""}, {"dac", "0", "+64055:+64055", "+64055:+64055"}};
+  host.security = {{"<odd & 'quoted'>", "0", "", ""}, {"dac", "0", "+64055:+64055", "+64055:+64055"}};
   return host;
 }
 
@@ -45,8 +47,20 @@ emulator_facts an_emulator(std::string arch = "x86_64") {
                     {"qemu64", {{}}, false},
                     {"Haswell", {{"hle"}}, false},
                     {"athlon", std::nullopt, true}};
+  facts.cpu_models = {{"Haswell", "GenuineIntel", 6, 60, 4, {"avx2", "hle", "vme"}},
+                      {"EPYC", "AuthenticAMD", 23, 1, 2, {"sse2"}},
+                      {"qemu64", "AuthenticAMD", 15, 107, 1, {}}};
+  facts.cpu_features = {"avx2", "hle", "sse2", "svm", "vme"};
+  facts.tcg_cpu = cpu_definition{"max", "AuthenticAMD", 15, 107, 1, {"svm"}};
   facts.device_types = {"VGA", "ich9-ahci", "iothread", "usb-storage", "virtio-blk-pci"};
   return facts;
+}
+
+std::vector<std::shared_ptr<const emulator_facts>> shared(const std::vector<emulator_facts>& all) {
+  std::vector<std::shared_ptr<const emulator_facts>> out;
+  for (const auto& each : all)
+    out.push_back(std::make_shared<const emulator_facts>(each));
+  return out;
 }
 
 xml_element parsed(const std::string& text) {
@@ -86,12 +100,18 @@ const xml_element& child_with(const xml_element& parent, std::string_view attrib
 } // namespace
 
 TEST_CASE("capabilities: the host is told whole, and what is odd in it is escaped", "[xml]") {
-  const auto root = parsed(capabilities_xml(a_host(), {}));
+  const auto root = parsed(capabilities_xml(a_host(), shared({an_emulator()})));
   const auto& host = at(root, {"host"});
   CHECK(at(host, {"uuid"}).text == a_host().uuid);
   CHECK(at(host, {"cpu", "model"}).text == "EPYC");
+  CHECK(at(host, {"cpu", "vendor"}).text == "AMD");
+  CHECK(*at(host, {"cpu", "microcode"}).attribute("version") == "16777317");
+  CHECK(*at(host, {"cpu", "signature"}).attribute("model") == "17");
+  CHECK(*at(host, {"cpu", "maxphysaddr"}).attribute("bits") == "48");
   CHECK(*at(host, {"cpu", "topology"}).attribute("cores") == "2");
-  CHECK(*child_with(at(host, {"cpu"}), "name", "<odd & 'quoted'>").attribute("name") == "<odd & 'quoted'>");
+  CHECK(*at(host, {"cpu", "feature"}).attribute("name") == "vme");
+  CHECK(std::ranges::count(at(host, {"cpu"}).children, "feature", &xml_element::name) == 1);
+  CHECK(at(host, {"secmodel", "model"}).text == "<odd & 'quoted'>");
   CHECK(host.child("power_management")->child("suspend_mem"));
   const auto& cells = at(host, {"topology", "cells"});
   CHECK(*cells.attribute("num") == "2");
@@ -102,8 +122,8 @@ TEST_CASE("capabilities: the host is told whole, and what is odd in it is escape
 }
 
 TEST_CASE("capabilities: the default machine comes first, and QEMU's own are left out", "[xml]") {
-  const std::vector<emulator_facts> emulators{an_emulator()};
-  const auto root = parsed(capabilities_xml(a_host(), emulators));
+  const auto root = parsed(capabilities_xml(a_host(), shared({an_emulator()})));
+
   const auto& arch = child_with(root.children.back(), "name", "x86_64");
   std::vector<std::string> machines;
   for (const auto& child : arch.children)
@@ -119,7 +139,7 @@ TEST_CASE("capabilities: the default machine comes first, and QEMU's own are lef
 TEST_CASE("capabilities: a 64-bit emulator runs 32-bit guests where there is no other for them", "[xml]") {
   const auto emulators_of = [](const std::vector<emulator_facts>& emulators) {
     std::vector<std::string> out;
-    for (const auto& child : parsed(capabilities_xml(a_host(), emulators)).children)
+    for (const auto& child : parsed(capabilities_xml(a_host(), shared(emulators))).children)
       if (child.name == "guest")
         out.push_back(*child.child("arch")->attribute("name") + " " + child.child("arch")->child("emulator")->text);
     return out;
@@ -131,14 +151,38 @@ TEST_CASE("capabilities: a 64-bit emulator runs 32-bit guests where there is no 
 }
 
 TEST_CASE("domain capabilities: defaults are the emulator's", "[xml]") {
-  const std::vector<std::string> firmware{"/usr/share/OVMF/OVMF_CODE.fd"};
-  const auto text = domain_capabilities_xml(an_emulator(), "", "", firmware);
+  const auto text = domain_capabilities_xml(an_emulator(), "", "", {{}, {"/usr/share/OVMF/OVMF_CODE.fd"}});
   REQUIRE(text);
   const auto root = parsed(*text);
   CHECK(at(root, {"machine"}).text == "pc-i440fx-7.2");
   CHECK(at(root, {"domain"}).text == "qemu");
   CHECK(*at(root, {"vcpu"}).attribute("max") == "255");
-  CHECK(at(root, {"os", "loader", "value"}).text == firmware.front());
+  CHECK(at(root, {"os", "loader", "value"}).text == "/usr/share/OVMF/OVMF_CODE.fd");
+  CHECK(values(at(root, {"os"}), "firmware").empty());
+}
+
+TEST_CASE("domain capabilities: firmware is offered for the machine it is made for", "[xml]") {
+  host_firmware firmware;
+  firmware.usual_loaders = {"/usual"};
+  firmware.described = {{firmware_descriptor::device::flash,
+                         {"uefi"},
+                         "/described",
+                         "raw",
+                         "/template",
+                         "raw",
+                         {{"x86_64", {"pc-q35-*"}}},
+                         {"secure-boot", "requires-smm"}}};
+  const auto os_of = [&](const char* machine) {
+    return at(parsed(*domain_capabilities_xml(an_emulator(), machine, "", firmware)), {"os"});
+  };
+  const auto described = os_of("q35");
+  CHECK(values(described, "firmware") == std::vector<std::string>{"efi"});
+  CHECK(at(described, {"loader", "value"}).text == "/described");
+  CHECK(values(at(described, {"loader"}), "secure") == std::vector<std::string>{"yes", "no"});
+  const auto usual = os_of("pc");
+  CHECK(values(usual, "firmware").empty());
+  CHECK(at(usual, {"loader", "value"}).text == "/usual");
+  CHECK(values(at(usual, {"loader"}), "secure") == std::vector<std::string>{"no"});
 }
 
 TEST_CASE("domain capabilities: only what this QEMU has is offered", "[xml]") {
@@ -156,9 +200,55 @@ TEST_CASE("domain capabilities: a CPU model is usable, unusable or unknown", "[x
   const auto& custom = child_with(at(root, {"cpu"}), "name", "custom");
   std::vector<std::string> models;
   for (const auto& model : custom.children)
-    models.push_back(model.text + " " + *model.attribute("usable"));
+    if (model.name == "model")
+      models.push_back(model.text + " " + *model.attribute("usable"));
   CHECK(models == std::vector<std::string>{"qemu64 yes", "Haswell no", "athlon unknown"});
+  CHECK(*child_with(custom, "usable", "yes").attribute("vendor") == "unknown");
+  CHECK(*child_with(custom, "usable", "no").attribute("vendor") == "Intel");
+  CHECK(*at(child_with(custom, "model", "Haswell"), {"feature"}).attribute("name") == "hle");
+  CHECK(std::ranges::count(custom.children, "blockers", &xml_element::name) == 1);
   CHECK(*child_with(at(root, {"cpu"}), "name", "host-passthrough").attribute("supported") == "no");
+}
+
+TEST_CASE("domain capabilities: the host's model is one of its vendor's, and what differs", "[xml]") {
+  auto facts = an_emulator();
+  const auto mode_of = [](const emulator_facts& of) {
+    return child_with(at(parsed(*domain_capabilities_xml(of, "", "qemu")), {"cpu"}), "name", "host-model");
+  };
+  const auto mode = mode_of(facts);
+  CHECK(at(mode, {"model"}).text == "qemu64");
+  CHECK(at(mode, {"vendor"}).text == "AMD");
+  CHECK(*child_with(mode, "policy", "require").attribute("name") == "svm");
+  facts.tcg_cpu.reset();
+  CHECK(*mode_of(facts).attribute("supported") == "no");
+}
+
+TEST_CASE("domain capabilities: encryption and enclaves are told of where KVM gives them", "[xml]") {
+  auto facts = an_emulator();
+  facts.kvm_usable = true;
+  facts.sev = sev_facts{47, 1};
+  facts.sgx = sgx_facts{true, false, true, {1024 * 1024, 3 * 1024 * 1024}};
+  facts.gic_versions = {2, 3};
+  const auto root = parsed(*domain_capabilities_xml(facts, "", "kvm"));
+  CHECK(at(root, {"features", "sev", "cbitpos"}).text == "47");
+  CHECK(at(root, {"features", "sgx", "section_size"}).text == "4096");
+  CHECK(at(root, {"features", "sgx", "sections"}).children.size() == 2);
+  CHECK(values(at(root, {"features", "gic"}), "version") == std::vector<std::string>{"2", "3"});
+  const auto without = parsed(*domain_capabilities_xml(facts, "", "qemu"));
+  CHECK(*at(without, {"features", "sev"}).attribute("supported") == "no");
+  CHECK(*at(without, {"features", "sgx"}).attribute("supported") == "no");
+}
+
+TEST_CASE("capabilities: an emulator is found by libvirt's name of its architecture", "[xml]") {
+  const auto both = shared({an_emulator("i386"), an_emulator()});
+  CHECK(emulator_for(both, "i686")->arch == "i386");
+  CHECK(emulator_for(shared({an_emulator()}), "i686")->arch == "x86_64");
+  CHECK(emulator_for(both, "x86_64")->arch == "x86_64");
+  CHECK(emulator_for(both, "aarch64") == nullptr);
+  CHECK(emulator_for(both, "nonsense") == nullptr);
+  CHECK(main_emulator(both, "x86_64")->arch == "x86_64");
+  CHECK(main_emulator(both, "aarch64")->arch == "i386");
+  CHECK(main_emulator({}, "x86_64") == nullptr);
 }
 
 TEST_CASE("domain capabilities: what the emulator cannot do is refused by name", "[xml]") {
