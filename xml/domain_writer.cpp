@@ -164,7 +164,8 @@ public:
   }
 
   void qemu_prefix(bool used) {
-    if (used)
+    const bool kept = rest_ != nullptr && std::ranges::any_of(rest_->inner, [](const auto& each) { return each.within.starts_with("qemu:"); });
+    if (used || kept)
       append_attribute(out_, "xmlns:qemu", qemu_uri);
   }
 
@@ -228,11 +229,14 @@ private:
 
   void write_rest(const leftover& rest, std::size_t named) {
     if (!rest.attributes.empty()) {
-      // Attributes that are not known go behind those that are, ahead of the content already written.
+      // Attributes that are not known go behind those that are, ahead of the content already written; not those that have
+      // become known since, as an address's when a pass gave it its type. No value holds a quote as it is.
+      const auto at = in_start_tag_ ? out_.size() : end_of_start_tag(named);
+      const auto known = std::string_view{out_}.substr(named, at - named);
       std::string late;
       for (const auto& each : rest.attributes)
-        append_attribute(late, each.name, each.value);
-      const auto at = in_start_tag_ ? out_.size() : end_of_start_tag(named);
+        if (known.find(' ' + each.name + "='") == known.npos)
+          append_attribute(late, each.name, each.value);
       out_.insert(at, late);
     }
     if (!rest.text.empty() && in_start_tag_)

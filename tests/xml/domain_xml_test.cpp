@@ -315,6 +315,29 @@ TEST_CASE("domain xml: the prefix of QEMU's namespace may be any", "[xml]") {
           .qemu.args.empty());
 }
 
+TEST_CASE("domain xml: what is kept of QEMU's namespace is declared, whatever it is", "[xml]") {
+  for (const auto* inside : {"<qemu:commandline>text</qemu:commandline>", "<qemu:capabilities odd='1'/>",
+                             "<qemu:override><odd/></qemu:override>"}) {
+    const auto xml = "<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>g</name>" +
+                     std::string{inside} + "</domain>";
+    const auto once = write_domain(*read_domain(xml), {});
+    INFO(once);
+    const auto again = read_domain(once);
+    REQUIRE(again);
+    CHECK(write_domain(*again, {}) == once);
+  }
+}
+
+TEST_CASE("domain xml: an attribute that was kept is not written beside one that means the same", "[xml]") {
+  auto guest = read("<domain type='kvm'><name>g</name><devices><disk type='file' device='disk'><source file='/a'/>"
+                    "<target dev='sda' bus='scsi'/><address odd='1' bus='7'/></disk></devices></domain>");
+  guest.devices.disks.at(0).address.type = address_type::drive;
+  const auto out = write_domain(guest, everything);
+  CAPTURE(out);
+  CHECK(parse_xml(out));
+  CHECK(holds(out, " odd='1'/>"));
+}
+
 TEST_CASE("domain xml: metadata is kept to the letter", "[xml]") {
   const auto* text = R"(<domain type='kvm'>
   <name>g</name>
