@@ -778,7 +778,13 @@ result<imported_domain> domain_from_argv(std::string_view text, const emulator_f
   }
   settle_environment(in);
   keep_the_rest(in);
-  return imported_domain{std::move(in.guest), std::move(in.notes)};
+  imported_domain out{std::move(in.guest), std::move(in.notes)};
+  // Escapes in JSON, too, can make what XML has no way to write.
+  if (const auto written = parse_xml(imported_xml(out)); !written)
+    return fail(errc::bad_argument, fmt::format("the command line has characters that XML cannot hold (control characters, or "
+                                                "bytes that are not UTF-8), where its definition has {}",
+                                                written.error().detail));
+  return out;
 }
 
 result<void> complete_imported(imported_domain& imported, const emulator_facts& facts, const random_source& random) {

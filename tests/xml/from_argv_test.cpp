@@ -169,6 +169,13 @@ TEST_CASE("from argv: contradictions are refused, naming option and value", "[xm
   }
 }
 
+TEST_CASE("from argv: characters that XML cannot hold are refused", "[xml]") {
+  for (const auto* line : {"-name a\x03z", "-odd \xff"}) {
+    INFO(line);
+    CHECK(says(refusal_of(std::string{"qemu-system-x86_64 "} + line), "UTF-8"));
+  }
+}
+
 TEST_CASE("from argv: a chain of block nodes that goes round is no disk's", "[xml]") {
   const auto imported =
     read("qemu-system-x86_64 -nodefaults -blockdev qcow2,node-name=a,file.driver=file,file.filename=x,backing=b "
