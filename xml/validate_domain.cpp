@@ -73,7 +73,7 @@ result<void> check_machine(const domain& guest, const emulator_facts& facts) {
     const auto type = guest.launch_security->type;
     if (type == launch_kind::unset)
       return fail(errc::bad_xml, "Missing required attribute 'type' in element 'launchSecurity': it is 'sev'");
-    if (type == launch_kind::sev && (!has_device(facts, "sev-guest") || guest.type != virt_type::kvm))
+    if (type == launch_kind::sev && (!facts.sev || guest.type != virt_type::kvm))
       return refuse("SEV launch security is not supported with this QEMU binary");
     if (type == launch_kind::s390_pv && is_x86(guest))
       return refuse("S390 PV launch security is not supported with this QEMU binary");
