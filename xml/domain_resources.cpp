@@ -128,7 +128,8 @@ std::vector<needed_resource> resources_of(const domain& guest) {
   for (const auto& each : devices.filesystems) {
     if (each.source_attribute == "dir")
       list.add({each.source, each.readonly, true, kind::directory, false});
-    list.add({each.socket, false, false, kind::socket, true});
+    if (each.source_attribute == "socket")
+      list.add({each.source, false, false, kind::socket, true});
   }
   for (const auto& each : devices.tpms) {
     list.add({each.device_path, false, false, kind::character, true});

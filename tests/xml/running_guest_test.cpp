@@ -127,7 +127,8 @@ TEST_CASE("resources: what QEMU opens is listed once, with what it does to it", 
     "<disk type='file' device='cdrom'><source file='/iso'/><target dev='hdc'/></disk>"
     "<disk type='block'><source dev='/dev/vg/x'/><target dev='vdb'/><shareable/></disk>"
     "<disk type='file'><source file='/keep'><seclabel model='dac' relabel='no'/></source><target dev='vdc'/></disk>"
-    "<serial type='file'><source path='/log'/></serial><console type='file'><source path='/log'/></console>",
+    "<serial type='file'><source path='/log'/></serial><console type='file'><source path='/log'/></console>"
+    "<filesystem type='mount'><driver type='virtiofs'/><source socket='/fs.sock'/><target dir='t'/></filesystem>",
     ""));
   const auto all = resources_of(guest);
   const auto find = [&](std::string_view path) {
@@ -141,6 +142,7 @@ TEST_CASE("resources: what QEMU opens is listed once, with what it does to it", 
   CHECK(find("/iso") == needed_resource{"/iso", true, true, kind::file, true});
   CHECK(find("/dev/vg/x") == needed_resource{"/dev/vg/x", false, true, kind::block, true});
   CHECK(find("/keep").relabel == false);
+  CHECK(find("/fs.sock") == needed_resource{"/fs.sock", false, false, kind::socket, true});
   CHECK(std::ranges::count(all, "/log", &needed_resource::path) == 1);
 }
 
