@@ -71,12 +71,16 @@ template <class T>
 void read_members(const json& value, T& into);
 
 template <class T>
-requires std::is_same_v<T, launch_identity> || std::is_same_v<T, resource_limit> json written(const T& value) {
+inline constexpr bool has_members =
+  std::is_same_v<T, launch_identity> || std::is_same_v<T, resource_limit> || std::is_same_v<T, landlock_rule>;
+
+template <class T>
+requires has_members<T> json written(const T& value) {
   return written_members(value);
 }
 
 template <class T>
-requires std::is_same_v<T, launch_identity> || std::is_same_v<T, resource_limit>
+requires has_members<T>
 void read(const json& value, T& into) {
   read_members(value, into);
 }
@@ -139,6 +143,12 @@ inline constexpr std::array members<launch_identity>{
 };
 
 template <>
+inline constexpr std::array members<landlock_rule>{
+  row<landlock_rule, &landlock_rule::path>("path"),
+  row<landlock_rule, &landlock_rule::access>("access"),
+};
+
+template <>
 inline constexpr std::array members<launch_plan>{
   row<launch_plan, &launch_plan::argv>("argv"),
   row<launch_plan, &launch_plan::env>("env"),
@@ -148,6 +158,7 @@ inline constexpr std::array members<launch_plan>{
   row<launch_plan, &launch_plan::capabilities>("capabilities"),
   row<launch_plan, &launch_plan::umask>("umask"),
   row<launch_plan, &launch_plan::no_new_privs>("no_new_privs"),
+  row<launch_plan, &launch_plan::landlock>("landlock"),
   row<launch_plan, &launch_plan::pid_file>("pid_file"),
   row<launch_plan, &launch_plan::keep_fds>("keep_fds"),
   row<launch_plan, &launch_plan::limits>("limits"),

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "runtime/error.hpp"
+#include "sec/landlock.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -43,6 +44,7 @@ struct launch_plan {
   std::vector<std::string> capabilities{};   ///< Kept, as "net_bind_service"; every other one is dropped for good.
   mode_t umask = 077;
   bool no_new_privs = true;    ///< False under SELinux, where exec would not change the domain.
+  std::vector<landlock_rule> landlock{}; ///< All that it may open. Empty: Landlock is not used.
   std::string pid_file{};      ///< Absolute; gets "PID START_TIME\n". Empty: none.
   std::vector<int> keep_fds{}; ///< Beside 0, 1 and 2, the only descriptors the program gets.
   std::vector<resource_limit> limits{};

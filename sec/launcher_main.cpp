@@ -154,10 +154,12 @@ public:
   outcome change_directory();
   outcome write_pid_file();
   outcome join_groups();
+  outcome open_landlock();
   outcome drop_bounding();
   outcome change_identity();
   outcome drop_capabilities();
   outcome forbid_privileges();
+  outcome enter_landlock();
   outcome verify();
   outcome close_descriptors();
   outcome execute();
@@ -171,6 +173,7 @@ private:
   std::uint64_t kept_ = 0;  // the planned capabilities as a mask
   bool privileged_ = false; // we hold CAP_SETPCAP: the bounding set can be dropped
   launch_identity before_;
+  unique_fd landlock_; // the plan's rules, until they are entered
   unique_fd run_dir_;
   unique_fd pid_fd_;
   std::string pid_name_;
@@ -263,6 +266,27 @@ outcome launch::join_groups() {
     if (!members || ::write(members.get(), "0", 1) != 1)
       return failed(fmt::format("cannot join the control group '{}'", group));
   }
+  return {};
+}
+
+// Before the identity changes, as the guest's user may not reach every directory on the way to its files.
+outcome launch::open_landlock() {
+  if (plan_.landlock.empty())
+    return {};
+  auto rules = make_landlock(plan_.landlock);
+  if (!rules)
+    return refused(std::move(rules.error().detail));
+  landlock_ = std::move(*rules);
+  // Without no_new_privs it takes CAP_SYS_ADMIN, which is about to go.
+  return plan_.no_new_privs ? outcome{} : enter_landlock();
+}
+
+outcome launch::enter_landlock() {
+  if (!landlock_)
+    return {};
+  if (auto entered = troupe::enter_landlock(landlock_); !entered)
+    return refused(std::move(entered.error().detail));
+  landlock_.reset();
   return {};
 }
 
@@ -383,6 +407,13 @@ outcome launch::verify() {
       return {};
     return refused(fmt::format("NoNewPrivs is {}, planned was {:d}", fmt::join(words, " "), plan_.no_new_privs));
   };
+  // /proc does not tell: a directory that the plan does not let us list must not open.
+  const auto shut_off = [&]() -> outcome {
+    if (plan_.landlock.empty() || std::ranges::find(plan_.landlock, "/", &landlock_rule::path) != plan_.landlock.end() ||
+        (!unique_fd{::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC)} && errno == EACCES))
+      return {};
+    return refused("Landlock lets us list '/', which is not planned");
+  };
 
   return all_are("Uid", who.uid)
     .and_then([&] { return all_are("Gid", who.gid); })
@@ -393,7 +424,8 @@ outcome launch::verify() {
     .and_then([&] { return mask_is("CapAmb"); })
     .and_then(bounded)
     .and_then(grouped)
-    .and_then(no_new_privs);
+    .and_then(no_new_privs)
+    .and_then(shut_off);
 }
 
 // Closes at exec rather than now: until then the status descriptor and the pid file are needed.
@@ -430,10 +462,12 @@ constexpr std::pair<const char*, outcome (launch::*)()> steps[] = {
   {"working_dir", &launch::change_directory},
   {"pid_file", &launch::write_pid_file},
   {"control_group", &launch::join_groups},
+  {"landlock", &launch::open_landlock},
   {"bounding", &launch::drop_bounding},
   {"identity", &launch::change_identity},
   {"capabilities", &launch::drop_capabilities},
   {"no_new_privs", &launch::forbid_privileges},
+  {"landlock", &launch::enter_landlock},
   {"verify", &launch::verify},
   {"descriptors", &launch::close_descriptors},
   {"exec", &launch::execute},

@@ -20,6 +20,7 @@ launch_plan full_plan() {
     .capabilities = {"net_bind_service"},
     .umask = 027,
     .no_new_privs = false,
+    .landlock = {{"/usr", "rx"}, {"/disk.img", "rw"}},
     .pid_file = "/run/web.pid",
     .keep_fds = {7, 9},
     .limits = {{"core", 0, resource_limit::unlimited}},

@@ -253,6 +253,36 @@ TEST_CASE("launcher: the program is in the planned control group", "[sec]") {
   REQUIRE(remove_device_group(group));
 }
 
+TEST_CASE("launcher: Landlock keeps the program to the planned paths, with no_new_privs or without", "[sec]") {
+  if (landlock_abi() == 0) {
+    WARN("skipped: this kernel has no Landlock, or its lsm= leaves it out; in the lsm-lab VM it is on");
+    return;
+  }
+  const temp_dir dir;
+  write_file(dir / "mine", "mine\n");
+  write_file(dir / "others", "others\n");
+  for (const bool no_new_privs : {true, false}) {
+    if (!no_new_privs && ::geteuid() != 0)
+      continue; // it takes CAP_SYS_ADMIN
+    auto plan = plan_for({"/bin/sh", "-c", fmt::format("cat {0}/mine; cat {0}/others; echo x >{0}/mine; ls {0}", dir.path())});
+    plan.no_new_privs = no_new_privs;
+    plan.landlock = {{"/usr", "rx"}, {"/bin", "rx"}, {"/lib", "rx"}, {"/lib64", "rx"}, {"/proc", "r"}, {dir / "mine", "r"},
+                     {"/etc/ld.so.cache", "r"}};
+    const auto seen = launch(plan);
+    CHECK_FALSE(seen.failure);
+    CHECK(seen.output.starts_with("mine\n"));
+    CHECK_THAT(seen.output, Catch::Matchers::Contains("others: Permission denied"));
+    CHECK_THAT(seen.output, Catch::Matchers::Contains("mine: Permission denied"));
+    CHECK(seen.output.find("others\n") == std::string::npos);
+    CHECK(seen.status.code != 0);
+  }
+  auto plan = plan_for({"/bin/true"});
+  plan.landlock = {{"/usr", "rx"}}; // without /proc the launcher cannot see what it is
+  CHECK(launch(plan).failure.value().step == "verify");
+  plan.landlock = {{"/usr", "drink"}};
+  CHECK(launch(plan).failure.value().step == "landlock");
+}
+
 TEST_CASE("launcher: each step that fails is named, with its errno", "[sec]") {
   const temp_dir dir;
   const auto why = [&](const char* step, int number, auto change) {
