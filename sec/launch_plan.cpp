@@ -157,6 +157,8 @@ inline constexpr std::array members<launch_plan>{
   row<launch_plan, &launch_plan::identity>("identity"),
   row<launch_plan, &launch_plan::capabilities>("capabilities"),
   row<launch_plan, &launch_plan::umask>("umask"),
+  row<launch_plan, &launch_plan::selinux_context>("selinux_context"),
+  row<launch_plan, &launch_plan::apparmor_profile>("apparmor_profile"),
   row<launch_plan, &launch_plan::no_new_privs>("no_new_privs"),
   row<launch_plan, &launch_plan::landlock>("landlock"),
   row<launch_plan, &launch_plan::pid_file>("pid_file"),
@@ -234,6 +236,8 @@ result<launch_plan> launch_plan_from(std::string_view text) {
     return fail(errc::bad_argument, "the launch plan's 'argv' does not begin with the absolute path of a program");
   if (!plan->pid_file.empty() && !plan->pid_file.starts_with('/'))
     return fail(errc::bad_argument, fmt::format("the launch plan's 'pid_file' '{}' is not absolute", plan->pid_file));
+  if (!plan->selinux_context.empty() && plan->no_new_privs)
+    return fail(errc::bad_argument, "the launch plan's 'no_new_privs' would keep the program from its 'selinux_context'");
   if ((plan->umask & ~mode_t{0777}) != 0)
     return fail(errc::bad_argument, fmt::format("the launch plan's 'umask' {:o} is more than 777", plan->umask));
   return plan;

@@ -43,7 +43,9 @@ struct launch_plan {
   std::optional<launch_identity> identity{}; ///< Absent: stay who we are, as a session daemon must.
   std::vector<std::string> capabilities{};   ///< Kept, as "net_bind_service"; every other one is dropped for good.
   mode_t umask = 077;
-  bool no_new_privs = true;    ///< False under SELinux, where exec would not change the domain.
+  std::string selinux_context{};  ///< The program's. Empty: what the policy makes of ours.
+  std::string apparmor_profile{}; ///< The program's, which is loaded. Empty: what goes with ours and its path.
+  bool no_new_privs = true; ///< Not with `selinux_context`, as exec would not change the domain then.
   std::vector<landlock_rule> landlock{}; ///< All that it may open. Empty: Landlock is not used.
   std::string pid_file{};      ///< Absolute; gets "PID START_TIME\n". Empty: none.
   std::vector<int> keep_fds{}; ///< Beside 0, 1 and 2, the only descriptors the program gets.

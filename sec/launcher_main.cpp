@@ -17,7 +17,9 @@
 #include <getopt.h>
 #include <grp.h>
 #include <linux/close_range.h>
+#include <selinux/selinux.h>
 #include <span>
+#include <sys/apparmor.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -135,6 +137,24 @@ std::optional<std::uint64_t> own_start_time() {
   return number_from<std::uint64_t>(rest.substr(0, rest.find(' ')));
 }
 
+/// The SELinux context that exec will give; empty when none was chosen.
+std::string next_context() {
+  char* text = nullptr;
+  if (::getexeccon_raw(&text) != 0 || text == nullptr)
+    return {};
+  std::string context{text};
+  ::freecon(text);
+  return context;
+}
+
+/// The AppArmor profile that exec will give, without its mode; empty when none was chosen.
+std::string next_profile() {
+  for (const auto* where : {"/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"})
+    if (const auto text = small_file(where); text && !text->empty())
+      return text->substr(0, text->rfind(" ("));
+  return {};
+}
+
 std::vector<char*> pointers_to(std::vector<std::string>& texts) {
   std::vector<char*> pointers;
   for (auto& text : texts)
@@ -154,6 +174,7 @@ public:
   outcome change_directory();
   outcome write_pid_file();
   outcome join_groups();
+  outcome choose_label();
   outcome open_landlock();
   outcome drop_bounding();
   outcome change_identity();
@@ -266,6 +287,16 @@ outcome launch::join_groups() {
     if (!members || ::write(members.get(), "0", 1) != 1)
       return failed(fmt::format("cannot join the control group '{}'", group));
   }
+  return {};
+}
+
+// Both take effect at exec.
+outcome launch::choose_label() {
+  if (const auto& context = plan_.selinux_context; !context.empty() && ::setexeccon_raw(context.c_str()) != 0)
+    return failed(fmt::format("cannot choose the SELinux context '{}'", context));
+  if (const auto& profile = plan_.apparmor_profile; !profile.empty() && ::aa_change_onexec(profile.c_str()) != 0)
+    return failed(errno == ENOENT ? fmt::format("the AppArmor profile '{}' is not loaded", profile)
+                                  : fmt::format("cannot choose the AppArmor profile '{}'", profile));
   return {};
 }
 
@@ -401,6 +432,15 @@ outcome launch::verify() {
     }
     return {};
   };
+  const auto labelled = [&]() -> outcome {
+    const auto next = plan_.selinux_context.empty() ? std::string{} : next_context();
+    if (next != plan_.selinux_context)
+      return refused(fmt::format("the next SELinux context is '{}', planned was '{}'", next, plan_.selinux_context));
+    const auto profile = plan_.apparmor_profile.empty() ? std::string{} : next_profile();
+    if (profile != plan_.apparmor_profile)
+      return refused(fmt::format("the next AppArmor profile is '{}', planned was '{}'", profile, plan_.apparmor_profile));
+    return {};
+  };
   const auto no_new_privs = [&]() -> outcome {
     const auto words = words_of(*status, "NoNewPrivs");
     if (words.size() == 1 && (words.front() == "1" || (words.front() == "0" && !plan_.no_new_privs)))
@@ -424,6 +464,7 @@ outcome launch::verify() {
     .and_then([&] { return mask_is("CapAmb"); })
     .and_then(bounded)
     .and_then(grouped)
+    .and_then(labelled)
     .and_then(no_new_privs)
     .and_then(shut_off);
 }
@@ -452,6 +493,9 @@ outcome launch::execute() {
   const auto argv = pointers_to(plan_.argv);
   const auto env = pointers_to(plan_.env);
   ::execve(argv.front(), argv.data(), env.data());
+  if ((errno == EACCES || errno == EPERM) && !plan_.selinux_context.empty())
+    return failed(fmt::format("cannot execute '{}' as '{}': SELinux's policy must let this daemon's domain enter that one, as it "
+                              "lets that of a daemon whose program is labelled virtd_exec_t", plan_.argv.front(), plan_.selinux_context));
   return failed(fmt::format("cannot execute '{}'", plan_.argv.front()));
 }
 
@@ -462,6 +506,7 @@ constexpr std::pair<const char*, outcome (launch::*)()> steps[] = {
   {"working_dir", &launch::change_directory},
   {"pid_file", &launch::write_pid_file},
   {"control_group", &launch::join_groups},
+  {"label", &launch::choose_label},
   {"landlock", &launch::open_landlock},
   {"bounding", &launch::drop_bounding},
   {"identity", &launch::change_identity},

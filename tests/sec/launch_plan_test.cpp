@@ -19,6 +19,8 @@ launch_plan full_plan() {
     .identity = launch_identity{64055, 64055, {107, 64055}},
     .capabilities = {"net_bind_service"},
     .umask = 027,
+    .selinux_context = "system_u:system_r:svirt_t:s0:c1,c2",
+    .apparmor_profile = "troupe-c7a5fdbd-edaf-9455-926a-d65c16db1809",
     .no_new_privs = false,
     .landlock = {{"/usr", "rx"}, {"/disk.img", "rw"}},
     .pid_file = "/run/web.pid",
@@ -82,6 +84,7 @@ TEST_CASE("launch_plan: values that would mean something else are refused", "[se
   CHECK_THAT(with("/argv/0", "qemu"), Contains("absolute path"));
   CHECK_THAT(with("/argv", nlohmann::json::array()), Contains("absolute path"));
   CHECK_THAT(with("/pid_file", "web.pid"), Contains("'web.pid' is not absolute"));
+  CHECK_THAT(with("/no_new_privs", true), Contains("'no_new_privs' would keep the program from its 'selinux_context'"));
   CHECK_THAT(with("/umask", 01000), Contains("more than 777"));
   CHECK_THAT(with("/keep_fds/0", 4294967296), Contains("'keep_fds' is not"));
 }

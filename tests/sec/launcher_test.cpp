@@ -253,6 +253,19 @@ TEST_CASE("launcher: the program is in the planned control group", "[sec]") {
   REQUIRE(remove_device_group(group));
 }
 
+TEST_CASE("launcher: without the label that is planned nothing is executed", "[sec]") {
+  // What happens where the kernel has them is tested in the lab.
+  auto plan = plan_for({"/bin/true"});
+  plan.apparmor_profile = "troupe-00000000-0000-0000-0000-000000000000"; // loaded nowhere
+  CHECK(launch(plan).failure.value().step == "label");
+  plan.apparmor_profile.clear();
+  plan.selinux_context = "nonsense";
+  plan.no_new_privs = false;
+  CHECK(launch(plan).failure.value().step == "label");
+  plan.no_new_privs = true;
+  CHECK(launch(plan).failure.value().message.find("'selinux_context'") != std::string::npos);
+}
+
 TEST_CASE("launcher: Landlock keeps the program to the planned paths, with no_new_privs or without", "[sec]") {
   if (landlock_abi() == 0) {
     WARN("skipped: this kernel has no Landlock, or its lsm= leaves it out; in the lsm-lab VM it is on");
