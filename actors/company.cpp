@@ -8,6 +8,7 @@
 #include "actors/real_host.hpp"
 #include "actors/security_manager.hpp"
 #include "runtime/host_info.hpp"
+#include "runtime/read_file.hpp"
 #include "runtime/stable_hash.hpp"
 
 #include <atomic>
@@ -90,6 +91,31 @@ result<dac_identity> identity_of_guests(const qemu_settings& settings) {
   spdlog::warn("there is no user '{}': guests without a label of their own run as root, without capabilities; "
                "`user` in qemu.conf names another", fmt::join(usual_users, "' or '"));
   return resolve_identity("root", "");
+}
+
+/// Where guests get their control groups, tried out: in a container the kernel may refuse what it shows.
+device_groups groups_for_guests(const qemu_settings& settings, const instance_paths& paths) {
+  const auto& wanted = settings.cgroup_controllers;
+  if (wanted && std::ranges::find(*wanted, "devices") == wanted->end())
+    return {};
+  constexpr std::size_t most_bytes = 8 << 20;
+  auto found = find_device_groups(read_file("/proc/self/mountinfo", most_bytes).value_or(""),
+                                  read_file("/proc/self/cgroup", most_bytes).value_or(""));
+  if (found.how == device_groups::kind::none) {
+    spdlog::warn("there are no control groups here: guests' device nodes are not limited");
+    return {};
+  }
+  // Instances with roots of their own run side by side.
+  found.dir += paths.root.empty() ? "/troupe" : fmt::format("/troupe-{:016x}", stable_hash(paths.root));
+  const auto trial = found.dir + "/trial";
+  auto tried = make_device_group(found.how, trial, {});
+  if (tried)
+    tried = remove_device_group(trial);
+  if (tried)
+    return found;
+  spdlog::warn("guests' device nodes are not limited: {}; to do without and without this warning: "
+               "cgroup_controllers = [ ] in qemu.conf", tried.error().message());
+  return {};
 }
 
 /// Ends what probes of an earlier daemon left behind. Their directories go first: a launcher that is still on its way
@@ -186,7 +212,11 @@ result<void> company::members::open() {
     clients_see.security.push_back({"dac", "0", label, label});
   }
 
+  const auto groups = privileged ? groups_for_guests(setup.settings, paths) : device_groups{};
+
   real_host_setup stands_on;
+  stands_on.groups = groups.how;
+  stands_on.devices = setup.settings.cgroup_device_acl;
   stands_on.paths = paths;
   stands_on.launcher = setup.launcher;
   stands_on.host_identity = identity_text(*about_host);
@@ -213,7 +243,7 @@ result<void> company::members::open() {
       forgotten.insert(file.guest_uuid);
   caf::anon_send(security, recall_labels{contents->files});
   for (const auto& uuid : forgotten)
-    caf::anon_send(security, release_guest{uuid});
+    caf::anon_send(security, release_guest{uuid, {}});
 
   prober_setup probing;
   probing.machine = machine;
@@ -238,6 +268,7 @@ result<void> company::members::open() {
     around->limits.push_back({"nproc", most, most});
   if (const auto most = setup.settings.max_files; most != 0)
     around->limits.push_back({"nofile", most, most});
+  around->control_groups = groups.dir;
   around->networks = setup.settings.networks;
   around->kill_after = setup.settings.grace_ms;
   around->qmp_answer = setup.settings.qmp_timeout_ms;

@@ -221,6 +221,8 @@ void guest_data::admit() {
         id_ = permit.id;
         display_ports_ = std::move(permit.display_ports);
         run_dir_ = around_->paths.guest_run_dir(name_);
+        if (!around_->control_groups.empty())
+          control_group_ = around_->control_groups + "/" + uuid_;
         publish();
         self_->request(around_->prober, prober_answer, emulator_wanted{live_->devices.emulator})
           .then(
@@ -262,7 +264,7 @@ void guest_data::write_intent() {
 void guest_data::secure() {
   if (cancelled_)
     return refuse({errc::aborted, called() + " was destroyed while it was being started"});
-  secure_guest wish{uuid_, name_, {}, true, {}};
+  secure_guest wish{uuid_, name_, {}, true, {}, control_group_};
   if (const auto* label = static_dac_label(*live_)) {
     wish.user = label->label;
     wish.relabel = label->relabel;
@@ -326,6 +328,8 @@ void guest_data::compose() {
   plan_.env = std::move(line->env);
   if (identity_.change)
     plan_.identity = launch_identity{identity_.uid, identity_.gid, identity_.groups};
+  if (!control_group_.empty())
+    plan_.control_groups.push_back(control_group_);
   plan_.limits = around_->limits;
   plan_.keep_fds.push_back(monitor_number);
   passed_ = {{place_->listening.get(), monitor_number}, {place_->log.get(), 1}, {place_->log.get(), 2}};
@@ -495,6 +499,7 @@ void guest_data::adopt() {
   shown_reason_ = kept.is_object() ? kept.value("reason", 0) : 0;
   if (kept.is_object()) {
     identity_.label = kept.value("label", "");
+    control_group_ = kept.value("control_group", "");
     display_ports_ = kept.value("ports", std::vector<int>{});
     boot_again_ = kept.value("boot_again", false);
     to_boot_ = kept.value("to_boot", false);
@@ -684,7 +689,7 @@ void guest_data::release() {
       }));
     }));
   };
-  self_->request(around_->security, security_answer, release_guest{uuid_})
+  self_->request(around_->security, security_answer, release_guest{uuid_, control_group_})
     .then([settle](done) { settle(); },
           [this, settle](caf::error& why) {
             spdlog::error("{}: its files were not all given back: {}", called(), from_caf(why).message());
@@ -707,6 +712,7 @@ void guest_data::finish() {
   display_ports_.clear();
   identity_ = {};
   run_dir_.clear();
+  control_group_.clear();
   consoles_.clear();
   show(shown::shutoff, row.shutoff_reason);
   if (was_seen)
@@ -1085,6 +1091,7 @@ std::shared_ptr<guest_row> guest_data::make_row(std::string phase) const {
   row->extra = nlohmann::json{{"state", shown_state_},
                               {"reason", shown_reason_},
                               {"label", identity_.label},
+                              {"control_group", control_group_},
                               {"ports", display_ports_},
                               {"boot_again", boot_again_},
                               {"to_boot", to_boot_}}

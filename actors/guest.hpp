@@ -27,6 +27,7 @@ struct guest_surroundings {
   std::string spice_listen = "127.0.0.1";
   std::string vnc_password, spice_password; ///< Of displays whose definition has none; empty: none.
   std::vector<resource_limit> limits;       ///< Of every QEMU.
+  std::string control_groups;               ///< Directory of the groups of guests. Empty: they have none.
   std::map<std::string, std::string> networks; ///< network name to bridge, or "user"
   std::chrono::milliseconds kill_after{1500};  ///< from SIGTERM to SIGKILL
   std::chrono::milliseconds greet_within{30000};

@@ -122,6 +122,7 @@ private:
   int id_ = -1;
   std::vector<int> display_ports_;
   guest_identity identity_;
+  std::string control_group_; ///< Empty: none.
   emulator_facts_ptr facts_;
   std::shared_ptr<host::place> place_;
   launch_plan plan_;

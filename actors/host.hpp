@@ -104,6 +104,10 @@ public:
   };
   virtual void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) = 0;
 
+  /// A control group whose members may open the device nodes among `paths` and those every QEMU may, and no others.
+  virtual void make_control_group(std::string group, std::vector<labelled_path> paths, answer<done>) = 0;
+  virtual void remove_control_group(std::string group, answer<done>) = 0;
+
   /// The binaries on this host that look like QEMU emulators: /usr/bin/qemu, qemu-kvm and qemu-system-*, each once.
   virtual void find_emulators(answer<std::vector<std::string>>) = 0;
   /// What the cache on disk holds of a binary as it is now, on this kernel and CPU. Errors: operation_failed, no such binary.

@@ -197,6 +197,7 @@ struct secure_guest {
   std::string user;  ///< From a static DAC seclabel, "+uid:+gid" or "user:group"; empty takes the settings' user and group.
   bool relabel = true;
   std::vector<labelled_path> paths;
+  std::string control_group; ///< Made, and limited to these paths' device nodes and the settings' own. Empty: none.
 };
 struct guest_identity {
   bool change = false; ///< Unprivileged instances run QEMU as themselves.
@@ -208,6 +209,7 @@ struct guest_identity {
 /// Gives back what `secure_guest` took, as far as nobody else uses it. Answers `done` also when some path could not be restored.
 struct release_guest {
   std::string uuid;
+  std::string control_group; ///< Removed, with what is left in it. Empty: none.
 };
 /// At the start of the daemon: what an earlier one had taken and for whom.
 struct recall_labels {

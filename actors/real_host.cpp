@@ -434,6 +434,33 @@ void real_host::give_back_owners(std::vector<giving_back> files, answer<std::vec
     std::move(then));
 }
 
+void real_host::make_control_group(std::string group, std::vector<labelled_path> paths, answer<done> then) {
+  auto what = fmt::format("making the control group '{}'", group);
+  for (const auto& each : setup_.devices)
+    paths.push_back({.path = each});
+  workers_.run<done>(
+    std::move(what), file_limit,
+    [how = setup_.groups, group = std::move(group), paths = std::move(paths)]() -> result<done> {
+      std::vector<device_rule> rules{terminal_rule};
+      for (const auto& each : paths) {
+        auto rule = device_rule_at(each.path, each.readonly);
+        if (!rule)
+          return tl::make_unexpected(std::move(rule.error()));
+        if (*rule)
+          rules.push_back(**rule);
+      }
+      return nothing_but(make_device_group(how, group, rules));
+    },
+    std::move(then));
+}
+
+void real_host::remove_control_group(std::string group, answer<done> then) {
+  auto what = fmt::format("removing the control group '{}'", group);
+  workers_.run<done>(
+    std::move(what), file_limit, [group = std::move(group)] { return nothing_but(remove_device_group(group)); },
+    std::move(then));
+}
+
 void real_host::find_emulators(answer<std::vector<std::string>> then) {
   workers_.run<std::vector<std::string>>("looking for emulators", file_limit,
                                       [folders = setup_.emulator_folders] { return emulators_in(folders); },

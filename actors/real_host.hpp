@@ -5,6 +5,7 @@
 #include "runtime/loop.hpp"
 #include "runtime/paths.hpp"
 #include "runtime/worker_pool.hpp"
+#include "sec/device_acl.hpp"
 
 #include <memory>
 #include <string>
@@ -20,6 +21,8 @@ struct real_host_setup {
   std::vector<std::string> module_folders; ///< Of parts that QEMU loads: one that comes or goes changes what it can do.
   std::vector<std::string> firmware_folders; ///< Of descriptors; later ones overrule earlier ones.
   std::unique_ptr<ledger> kept;
+  device_groups::kind groups = device_groups::kind::none; ///< How control groups limit device nodes here.
+  std::vector<std::string> devices; ///< Nodes that every QEMU may open, where they exist.
 };
 
 /// The machine itself. Made, used and destroyed on the thread of `on`, where the actors that use it live too; what may
@@ -43,6 +46,8 @@ public:
   void observe_owners(std::vector<labelled_path> paths, dac_identity reader, answer<std::vector<owner_record>>) override;
   void take_owners(std::vector<owner_record>, uid_t, gid_t, answer<done>) override;
   void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) override;
+  void make_control_group(std::string group, std::vector<labelled_path> paths, answer<done>) override;
+  void remove_control_group(std::string group, answer<done>) override;
   void find_emulators(answer<std::vector<std::string>>) override;
   void recall_facts(std::string binary, std::string known_key, answer<remembered>) override;
   void remember_facts(std::string key, std::string text, answer<done>) override;

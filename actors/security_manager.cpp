@@ -65,7 +65,7 @@ private:
   void looked(const std::string& uuid, const std::shared_ptr<bool>& released);
   void take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
             caf::typed_response_promise<guest_identity> promise);
-  void give_back(const std::string& uuid, std::function<void()> then);
+  void give_back(const std::string& uuid, const std::string& control_group, std::function<void()> then);
 
   struct waiting {
     std::vector<std::string> paths;
@@ -125,7 +125,7 @@ caf::result<guest_identity> security_data::secure(const secure_guest& wish) {
 /// Before anything is taken, so that a path that hangs keeps nothing but itself busy.
 void security_data::look(const secure_guest& wish, const dac_identity& who,
                          caf::typed_response_promise<guest_identity> promise) {
-  if (wish.paths.empty())
+  if (wish.paths.empty() && wish.control_group.empty())
     return take(wish, who, {}, std::move(promise));
   const auto released = std::make_shared<bool>(false);
   looking_[wish.uuid] = released;
@@ -146,6 +146,8 @@ void security_data::look(const secure_guest& wish, const dac_identity& who,
             resolved.push_back((*now)[i].path);
             mine.push_back(std::move((*now)[i]));
           }
+        if (!wish.control_group.empty())
+          resolved.push_back(wish.control_group); // its removal waits until it is made
         with_paths(resolved, [this, wish, who, mine, resolved, promise, released, returns]() mutable {
           looked(wish.uuid, released);
           if (*released) {
@@ -187,7 +189,14 @@ void security_data::take(const secure_guest& wish, const dac_identity& who, std:
     intent.put_files.push_back(row_for(wish.uuid, file));
     fresh.push_back(each);
   }
-  auto answer = [promise, who, paths, this]() mutable {
+  if (!wish.control_group.empty())
+    paths.push_back(wish.control_group);
+  auto give_up = [this, wish, paths, promise](error why) mutable {
+    free_paths(paths);
+    why.detail = fmt::format("guest '{}': {}", wish.name, why.detail);
+    give_back(wish.uuid, wish.control_group, [promise, why]() mutable { promise.deliver(to_caf(std::move(why))); });
+  };
+  auto answer = [this, promise, who, paths]() mutable {
     free_paths(paths);
     guest_identity identity;
     identity.change = true;
@@ -197,27 +206,43 @@ void security_data::take(const secure_guest& wish, const dac_identity& who, std:
     identity.label = label_of(who.uid, who.gid);
     promise.deliver(std::move(identity));
   };
+  auto confine = [this, wish, give_up, answer]() mutable {
+    if (wish.control_group.empty())
+      return answer();
+    setup_.machine->make_control_group(wish.control_group, wish.paths,
+                                       here<done>([give_up, answer](result<done> made) mutable {
+                                         if (!made)
+                                           return give_up(std::move(made.error()));
+                                         answer();
+                                       }));
+  };
   if (fresh.empty())
-    return answer();
-  setup_.machine->commit(std::move(intent), here<done>([this, wish, who, fresh, paths, promise,
-                                                       answer](result<done> written) mutable {
-    auto give_up = [this, wish, paths, promise](error why) mutable {
-      free_paths(paths);
-      why.detail = fmt::format("guest '{}': {}", wish.name, why.detail);
-      give_back(wish.uuid, [promise, why]() mutable { promise.deliver(to_caf(std::move(why))); });
-    };
-    if (!written)
-      return give_up(std::move(written.error()));
-    setup_.machine->take_owners(std::move(fresh), who.uid, who.gid,
-                                here<done>([give_up, answer](result<done> took) mutable {
-                                  if (!took)
-                                    return give_up(std::move(took.error()));
-                                  answer();
-                                }));
-  }));
+    return confine();
+  setup_.machine->commit(std::move(intent),
+                         here<done>([this, who, fresh, give_up, confine](result<done> written) mutable {
+                           if (!written)
+                             return give_up(std::move(written.error()));
+                           setup_.machine->take_owners(std::move(fresh), who.uid, who.gid,
+                                                       here<done>([give_up, confine](result<done> took) mutable {
+                                                         if (!took)
+                                                           return give_up(std::move(took.error()));
+                                                         confine();
+                                                       }));
+                         }));
 }
 
-void security_data::give_back(const std::string& uuid, std::function<void()> then) {
+void security_data::give_back(const std::string& uuid, const std::string& control_group, std::function<void()> then) {
+  if (!control_group.empty()) {
+    with_paths({control_group}, [this, uuid, control_group, then] {
+      setup_.machine->remove_control_group(control_group, here<done>([=, this](result<done> removed) {
+        if (!removed)
+          spdlog::error("{}", removed.error().message());
+        free_paths({control_group});
+        give_back(uuid, "", then);
+      }));
+    });
+    return;
+  }
   std::vector<std::string> paths;
   for (const auto& [path, file] : taken_)
     if (file.guests.contains(uuid))
@@ -263,7 +288,7 @@ caf::result<done> security_data::release(const release_guest& wish) {
     looking_.erase(it);
   }
   auto promise = self_->make_response_promise<done>();
-  give_back(wish.uuid, [promise]() mutable { promise.deliver(done{}); });
+  give_back(wish.uuid, wish.control_group, [promise]() mutable { promise.deliver(done{}); });
   return promise;
 }
 

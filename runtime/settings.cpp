@@ -1,13 +1,11 @@
 #include "runtime/settings.hpp"
 
-#include "runtime/unique_fd.hpp"
+#include "runtime/read_file.hpp"
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
-#include <cstring>
-#include <fcntl.h>
 #include <limits>
 #include <unistd.h>
 #include <variant>
@@ -122,6 +120,25 @@ std::string show_list(const qemu_settings& from) {
 
 std::string set_namespaces(qemu_settings& to, const setting_value& value) {
   return as_list(value, to.namespaces);
+}
+
+std::string set_controllers(qemu_settings& to, const setting_value& value) {
+  return as_list(value, to.cgroup_controllers.emplace());
+}
+
+std::string show_controllers(const qemu_settings& from) {
+  return show_texts(from.cgroup_controllers.value_or(text_list{"devices"}));
+}
+
+std::string set_device_acl(qemu_settings& to, const setting_value& value) {
+  text_list paths;
+  if (auto wrong = as_list(value, paths); !wrong.empty())
+    return wrong;
+  for (const auto& path : paths)
+    if (!path.starts_with('/'))
+      return fmt::format("'{}' does not begin with '/'", path);
+  to.cgroup_device_acl = std::move(paths);
+  return {};
 }
 
 std::string set_drivers(qemu_settings& to, const setting_value& value) {
@@ -248,6 +265,14 @@ constexpr setting_row setting_rows[] = {
    without_capabilities},
   {"namespaces", "Read for the sake of existing files; it has no effect.", set_namespaces, show_list<&s::namespaces>,
    without_namespaces},
+  {"cgroup_controllers",
+   "With \"devices\", each QEMU of a system instance has a control group of its\n"
+   "own, which limits the device nodes that it may open. Others have no effect.",
+   set_controllers, show_controllers},
+  {"cgroup_device_acl",
+   "The device nodes that every QEMU may open besides those of its disks,\n"
+   "assigned devices and terminals.",
+   set_device_acl, show_list<&s::cgroup_device_acl>},
   {"seccomp_sandbox",
    "1: QEMU filters its own system calls. 0: it does not. -1: it does where it\n"
    "can.",
@@ -305,8 +330,6 @@ constexpr std::string_view foreign_keys[] = {
   "backup_tls_x509_verify",
   "bridge_helper",
   "capability_filters",
-  "cgroup_controllers",
-  "cgroup_device_acl",
   "chardev_tls",
   "chardev_tls_x509_cert_dir",
   "chardev_tls_x509_secret_uuid",
@@ -545,24 +568,28 @@ result<settings_read> parse_settings(std::string_view text, std::string_view nam
 }
 
 result<settings_read> read_settings(const std::string& path) {
-  const unique_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (!file && errno == ENOENT)
+  if (::access(path.c_str(), F_OK) != 0 && errno == ENOENT)
     return settings_read{};
-  if (!file)
-    return fail(errc::system, fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
-  std::string text(most_bytes + 1, '\0');
-  std::size_t size = 0;
-  while (size < text.size()) {
-    const auto got = ::read(file.get(), text.data() + size, text.size() - size);
-    if (got < 0 && errno != EINTR)
-      return fail(errc::system, fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
-    if (got == 0)
-      break;
-    size += static_cast<std::size_t>(std::max<ssize_t>(got, 0));
-  }
-  text.resize(size);
-  return parse_settings(text, path);
+  const auto text = read_file(path, most_bytes);
+  return text ? parse_settings(*text, path) : tl::make_unexpected(text.error());
 }
+
+namespace {
+
+/// A value whose lists are broken into lines that begin with `mark`.
+std::string on_lines(std::string value, std::string_view mark) {
+  constexpr std::size_t most_columns = 60; // beside a key
+  for (std::size_t start = 0, comma = 0; value.size() - start > most_columns; start = comma) {
+    comma = value.rfind(", ", start + most_columns);
+    if (comma == std::string::npos || comma <= start)
+      break;
+    value.replace(comma, 2, fmt::format(",\n{}", mark));
+    comma += 2;
+  }
+  return value;
+}
+
+} // namespace
 
 std::string sample_settings() {
   const qemu_settings defaults;
@@ -577,7 +604,7 @@ std::string sample_settings() {
       if (*c == '\n')
         sample += "# ";
     }
-    sample += fmt::format("\n#{} = {}\n", row.key, row.show(defaults));
+    sample += fmt::format("\n#{} = {}\n", row.key, on_lines(row.show(defaults), "#"));
   }
   return sample;
 }

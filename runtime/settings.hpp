@@ -22,6 +22,9 @@ struct qemu_settings {
   bool security_require_confined = false;
   bool clear_emulator_capabilities = true;
   std::vector<std::string> namespaces; ///< Read and not obeyed.
+  std::optional<std::vector<std::string>> cgroup_controllers; ///< Absent: all there are. Only "devices" is used.
+  std::vector<std::string> cgroup_device_acl{"/dev/null",    "/dev/full", "/dev/zero", "/dev/random",
+                                             "/dev/urandom", "/dev/ptmx", "/dev/kvm"}; ///< What every QEMU may open.
   std::optional<bool> seccomp_sandbox; ///< Absent: QEMU's filter where QEMU has one.
 
   std::string vnc_listen = "127.0.0.1";

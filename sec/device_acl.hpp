@@ -25,11 +25,6 @@ struct device_rule {
   bool operator==(const device_rule&) const = default;
 };
 
-/// What every QEMU may open when `cgroup_device_acl` does not say otherwise.
-inline constexpr std::string_view usual_devices[] = {
-  "/dev/null", "/dev/full", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/ptmx", "/dev/kvm",
-};
-
 /// The terminals that QEMU makes by /dev/ptmx: Unix98 slaves, Documentation/admin-guide/devices.txt.
 inline constexpr device_rule terminal_rule{device_rule::kind::character, 136, std::nullopt, true};
 

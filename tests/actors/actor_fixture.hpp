@@ -98,7 +98,7 @@ public:
         forgotten.insert(file.guest_uuid);
     caf::anon_send(security, recall_labels{machine_->file_rows});
     for (const auto& uuid : forgotten)
-      caf::anon_send(security, release_guest{uuid});
+      caf::anon_send(security, release_guest{uuid, {}});
 
     prober = keep(spawn_prober(*system_, {about_, "/run", "/log/probes.log", std::nullopt}));
 
@@ -111,6 +111,7 @@ public:
     around->paths.log = "/log";
     around->paths.state = "/state";
     around->boot_id = boot_id;
+    around->control_groups = "/groups";
     driver_setup begins;
     begins.around = around;
     for (const auto& [name, xml] : machine_->definitions)
@@ -377,6 +378,9 @@ inline std::vector<std::string> company_fixture::contradictions() {
         fmt::format("{} is {} (state {}) and its QEMU {}", name, to_string(view->life), view->state, qemu->status));
     if (!world->run_dirs.contains(qemu->run_dir))
       out.push_back(name + " runs without its directory");
+    if (qemu->plan.control_groups != std::vector{"/groups/" + view->ref.uuid} ||
+        !world->control_groups.contains("/groups/" + view->ref.uuid))
+      out.push_back(name + " runs without its control group");
     if (view->live)
       for (const auto& need : resources_of(*view->live))
         users[need.path].insert(view->ref.uuid);
@@ -389,6 +393,9 @@ inline std::vector<std::string> company_fixture::contradictions() {
   for (const auto& dir : world->run_dirs)
     if (std::ranges::none_of(world->alive(), [&](const auto& each) { return each->run_dir == dir.first; }))
       out.push_back(dir.first + " was left behind");
+  for (const auto& group : world->control_groups)
+    if (!active.contains(group.substr(group.rfind('/') + 1)))
+      out.push_back(group + " was left behind");
   for (const auto& [uuid, row] : world->rows)
     if (!active.contains(uuid))
       out.push_back(row.name + " is in the ledger and not active");

@@ -100,6 +100,7 @@ public:
   std::map<std::string, fake_file> files;
   std::map<std::string, fake_file> first_owners; ///< As `add_file` made them.
   std::map<std::string, std::string> run_dirs;   ///< path to guest
+  std::set<std::string> control_groups;
   std::map<int, std::shared_ptr<fake_qemu>> processes;
   std::map<std::string, std::string> logs;
   std::map<std::string, std::string> definitions;
@@ -629,6 +630,29 @@ public:
       later(1ms, [i, keep = weak.lock()] { (*keep)(i + 1); });
     };
     later(2ms, [step] { (*step)(0); });
+  }
+
+  void make_control_group(std::string group, std::vector<labelled_path>, answer<done> then) override {
+    if (!begins("make_control_group", group, then))
+      return;
+    work(std::move(then), [this, group]() -> result<done> {
+      const auto known = [&](const auto& each) { return each.second.extra.find(group) != std::string::npos; };
+      if (std::ranges::none_of(machine_->rows, known))
+        machine_->violations.push_back("made " + group + ", which the ledger does not know");
+      machine_->control_groups.insert(group);
+      return done{};
+    });
+  }
+  void remove_control_group(std::string group, answer<done> then) override {
+    if (!begins("remove_control_group", group, then))
+      return;
+    work(std::move(then), [this, group]() -> result<done> {
+      for (const auto& each : machine_->alive())
+        if (std::ranges::count(each->plan.control_groups, group) != 0)
+          machine_->violations.push_back("removed " + group + " under a QEMU that runs");
+      machine_->control_groups.erase(group);
+      return done{};
+    });
   }
 
   void find_emulators(answer<std::vector<std::string>> then) override {

@@ -23,7 +23,7 @@ struct manager : company_fixture {
   }
   outcome<guest_identity> wants(const secure_guest& wish) { return now->ask<guest_identity>(now->security, wish); }
   result<guest_identity> secure(const secure_guest& wish) { return answer(wants(wish)); }
-  outcome<done> leaves(int number) { return now->ask<done>(now->security, release_guest{uuid_for(number)}); }
+  outcome<done> leaves(int number) { return now->ask<done>(now->security, release_guest{uuid_for(number), {}}); }
   void release(int number) { REQUIRE(answer(leaves(number))); }
   const fake_file& file(const std::string& path) { return world->files.at(path); }
   bool is_taken(const std::string& path) { return file(path).uid == qemu_uid && file(path).gid == qemu_gid; }

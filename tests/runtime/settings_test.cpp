@@ -49,6 +49,8 @@ TEST_CASE("settings: the sample says what holds without it", "[runtime]") {
     CHECK(read.dynamic_ownership == defaults.dynamic_ownership);
     CHECK(read.security_driver == defaults.security_driver);
     CHECK(read.seccomp_sandbox == defaults.seccomp_sandbox);
+    CHECK(read.cgroup_device_acl == defaults.cgroup_device_acl);
+    CHECK(read.cgroup_controllers.value_or(std::vector<std::string>{"devices"}) == std::vector<std::string>{"devices"});
     CHECK(read.vnc_listen == defaults.vnc_listen);
     CHECK(read.remote_display_port_min == defaults.remote_display_port_min);
     CHECK(read.remote_display_port_max == defaults.remote_display_port_max);
@@ -74,6 +76,9 @@ security_default_confined = 0
 security_require_confined = 1
 clear_emulator_capabilities = 0
 namespaces = []
+cgroup_controllers = []
+cgroup_device_acl = [ "/dev/null",
+  "/dev/kvm" ]
 seccomp_sandbox = 1
 vnc_listen = "0.0.0.0"
 vnc_password = "v"
@@ -98,6 +103,8 @@ qmp_timeout_ms = 5000
   CHECK_FALSE(read.security_default_confined);
   CHECK(read.security_require_confined);
   CHECK_FALSE(read.clear_emulator_capabilities);
+  CHECK(read.cgroup_controllers == std::vector<std::string>{});
+  CHECK(read.cgroup_device_acl == std::vector<std::string>{"/dev/null", "/dev/kvm"});
   CHECK(read.seccomp_sandbox == true);
   CHECK(read.vnc_listen == "0.0.0.0");
   CHECK(read.vnc_password == "v");
@@ -153,6 +160,7 @@ TEST_CASE("settings: what is wrong is named with its line", "[runtime]") {
     {"remote_display_port_min = 6000\nremote_display_port_max = 5999\nuser=\"\"",
      "qemu.conf:2: remote_display_port_min"},
     {"auto_dump_path = \"dump\"", "'dump' does not begin with '/'"},
+    {"cgroup_device_acl = [ \"null\" ]", "'null' does not begin with '/'"},
     {"stdio_handler = \"syslog\"", "stdio_handler: takes \"file\" or \"logd\""},
     {"networks = [ \"default\" ]", "'default' is not of the form"},
     {"networks = [ \"=br0\" ]", "'=br0' is not of the form"},
@@ -170,13 +178,13 @@ TEST_CASE("settings: what is wrong is named with its line", "[runtime]") {
 }
 
 TEST_CASE("settings: keys without effect are warned of, and the rest still counts", "[runtime]") {
-  const auto read = parse_settings("cgroup_controllers = [ \"cpu\" ]\nusser = \"x\"\nnamespaces = [ \"mount\" ]\n"
+  const auto read = parse_settings("hugetlbfs_mount = [ \"/huge\" ]\nusser = \"x\"\nnamespaces = [ \"mount\" ]\n"
                                    "stdio_handler = \"logd\"\nlock_manager = \"sanlock\"\nuser = \"qemu\"",
                                    "/etc/qemu.conf");
   REQUIRE(read);
   CHECK(read->settings.user == "qemu");
   REQUIRE(read->warnings.size() == 5);
-  CHECK(read->warnings[0] == "/etc/qemu.conf:1: 'cgroup_controllers' has no effect here");
+  CHECK(read->warnings[0] == "/etc/qemu.conf:1: 'hugetlbfs_mount' has no effect here");
   CHECK(read->warnings[1] == "/etc/qemu.conf:2: 'usser' is no setting that we know; it is ignored");
   CHECK_THAT(read->warnings[2], Contains(":3: 'namespaces' has no effect: "));
   CHECK_THAT(read->warnings[3], Contains(":4: 'stdio_handler' has no effect: "));
