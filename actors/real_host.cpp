@@ -1,6 +1,7 @@
 #include "actors/real_host.hpp"
 
 #include "runtime/layered_files.hpp"
+#include "runtime/read_file.hpp"
 #include "runtime/stable_hash.hpp"
 #include "runtime/tap.hpp"
 #include "runtime/unix_socket.hpp"
@@ -15,7 +16,6 @@
 #include <fstream>
 #include <set>
 #include <spdlog/spdlog.h>
-#include <sstream>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -35,6 +35,8 @@ constexpr auto sweep_every = 60s;
 constexpr std::size_t last_words = 4096;
 /// A log this long is set aside as NAME.log.old when its guest starts.
 constexpr off_t most_log_bytes = 2 << 20;
+/// What is known of one emulator, in the cache.
+constexpr std::size_t most_facts_bytes = 16 << 20;
 
 // Descriptors inside the launcher.
 constexpr int plan_number = 3;
@@ -224,13 +226,6 @@ result<std::shared_ptr<host::place>> place_at(const host::place_request& wish) {
 /// Where the cache keeps what belongs to a key. The file holds the whole key too, so that a collision is only a miss.
 std::string cache_file(const std::string& cache, const std::string& key) {
   return fmt::format("{}/{:016x}.facts", cache, stable_hash(key));
-}
-
-std::string contents_of(const std::string& path) {
-  std::ifstream file{path, std::ios::binary};
-  std::ostringstream text;
-  text << file.rdbuf();
-  return std::move(text).str();
 }
 
 result<std::vector<std::string>> emulators_in(const std::vector<std::string>& folders) {
@@ -489,7 +484,7 @@ void real_host::recall_facts(std::string binary, std::string known_key, answer<r
           out.key += fmt::format(" {}.{}", its.st_mtim.tv_sec, its.st_mtim.tv_nsec);
       if (out.key == known_key)
         return out;
-      const auto text = contents_of(cache_file(cache, out.key));
+      const auto text = read_file(cache_file(cache, out.key), most_facts_bytes).value_or("");
       if (text.starts_with(out.key + "\n"))
         out.text = text.substr(out.key.size() + 1);
       return out;

@@ -1,6 +1,7 @@
 #include "runtime/definition_store.hpp"
 
 #include "runtime/paths.hpp"
+#include "runtime/read_file.hpp"
 #include "runtime/unique_fd.hpp"
 
 #include <algorithm>
@@ -58,29 +59,10 @@ result<bool> remove_name(const std::string& path) {
 }
 
 result<std::string> read_definition(const std::string& path) {
-  const unique_fd file{::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)}; // a FIFO must not keep us
   struct stat found {};
-  if (!file || ::fstat(file.get(), &found) != 0)
-    return system_error("read", path);
-  if (!S_ISREG(found.st_mode))
+  if (::stat(path.c_str(), &found) == 0 && !S_ISREG(found.st_mode))
     return fail(errc::system, fmt::format("cannot read '{}': it is no file", path));
-  std::string text;
-  text.resize(definition_store::most_bytes + 1);
-  std::size_t size = 0;
-  while (size < text.size()) {
-    const auto got = ::read(file.get(), text.data() + size, text.size() - size);
-    if (got < 0 && errno != EINTR)
-      return system_error("read", path);
-    if (got == 0)
-      break;
-    size += static_cast<std::size_t>(std::max<ssize_t>(got, 0));
-  }
-  if (size > definition_store::most_bytes)
-    return fail(errc::system,
-                fmt::format("cannot read '{}': it has more than {} bytes", path, definition_store::most_bytes));
-  text.resize(size);
-  text.shrink_to_fit();
-  return text;
+  return read_file(path, definition_store::most_bytes);
 }
 
 /// The names in a directory. Errors: system.

@@ -1,5 +1,6 @@
 #include "runtime/host_info.hpp"
 
+#include "runtime/read_file.hpp"
 #include "runtime/unique_fd.hpp"
 
 #include <algorithm>
@@ -29,21 +30,9 @@ constexpr unsigned most_cpus = 1 << 16; // more is no list of CPUs
 
 /// A small file of the kernel's, without its last newline. Errors: system.
 result<std::string> contents_of_file(const std::string& path) {
-  const unique_fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  std::string text;
-  char buffer[16384];
-  for (ssize_t got = 1; file && got != 0;) {
-    got = ::read(file.get(), buffer, sizeof buffer);
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got < 0)
-      return fail(errc::system, fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
-    text.append(buffer, static_cast<std::size_t>(got));
-  }
-  if (!file)
-    return fail(errc::system, fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
-  if (text.ends_with('\n'))
-    text.pop_back();
+  auto text = read_file(path, 1 << 20);
+  if (text && text->ends_with('\n'))
+    text->pop_back();
   return text;
 }
 
