@@ -1,6 +1,6 @@
 #include "sec/dac.hpp"
 
-#include "runtime/unique_fd.hpp"
+#include "sec/file_access.hpp"
 
 #include <algorithm>
 #include <array>
@@ -8,16 +8,11 @@
 #include <charconv>
 #include <climits>
 #include <cstring>
-#include <deque>
-#include <endian.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/posix_acl.h>
-#include <linux/posix_acl_xattr.h>
 #include <optional>
 #include <pwd.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -25,99 +20,13 @@
 namespace troupe {
 namespace {
 
-constexpr int max_links = 40; // as the kernel itself follows
-
 std::string reason(int number) {
   return std::strerror(number);
 }
 
-/// The name by which the kernel lets us at the inode of an O_PATH descriptor.
-std::string name_of(const unique_fd& fd) {
-  return fmt::format("/proc/self/fd/{}", fd.get());
-}
-
-struct found {
-  unique_fd fd; ///< O_PATH
-  struct stat info {};
-  std::vector<uid_t> link_owners; ///< Of the symbolic links on the way.
-};
-
-struct lost {
-  int number = 0;
-  std::string at;    ///< The component that could not be opened.
-  bool last = false; ///< Nothing was to come after it.
-};
-
-/// Walks to `path` from the root, following symbolic links by hand: what is looked at is what is opened.
-/// `search` is told of each directory before anything in it is opened.
-template <class Search>
-tl::expected<found, lost> walk(std::string_view path, Search search) {
-  std::deque<std::string> names;
-  const auto push_front = [&](std::string_view text) {
-    std::vector<std::string> parts;
-    for (std::size_t at = 0; at < text.size();) {
-      const auto end = std::min(text.find('/', at), text.size());
-      if (end > at)
-        parts.emplace_back(text.substr(at, end - at));
-      at = end + 1;
-    }
-    names.insert(names.begin(), parts.begin(), parts.end());
-  };
-  const auto root = [] { return unique_fd{::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)}; };
-  const auto failed = [&](std::string at) { return tl::make_unexpected(lost{errno, std::move(at), names.empty()}); };
-
-  push_front(path);
-  found here{.fd = root(), .info = {}, .link_owners = {}};
-  std::string so_far = "/";
-  if (!here.fd || ::fstat(here.fd.get(), &here.info) != 0)
-    return failed(so_far);
-  while (!names.empty()) {
-    const auto name = std::move(names.front());
-    names.pop_front();
-    const auto next_path = (so_far == "/" ? so_far : so_far + "/") + name;
-    if (S_ISDIR(here.info.st_mode))
-      search(here.fd, here.info, so_far);
-    // Asking for a directory first makes an automounter mount what belongs there.
-    unique_fd next{::openat(here.fd.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC | O_DIRECTORY)};
-    if (!next && errno == ENOTDIR)
-      next = unique_fd{::openat(here.fd.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)};
-    struct stat info {};
-    if (!next || ::fstat(next.get(), &info) != 0)
-      return failed(next_path);
-    if (!S_ISLNK(info.st_mode)) {
-      here.fd = std::move(next);
-      here.info = info;
-      so_far = next_path;
-      continue;
-    }
-    here.link_owners.push_back(info.st_uid);
-    std::array<char, PATH_MAX> target{};
-    const auto length = ::readlinkat(next.get(), "", target.data(), target.size());
-    if (here.link_owners.size() > max_links)
-      errno = ELOOP;
-    if (length < 0 || here.link_owners.size() > max_links)
-      return failed(next_path);
-    const std::string_view text{target.data(), static_cast<std::size_t>(length)};
-    push_front(text);
-    if (text.starts_with('/')) {
-      here.fd = root();
-      so_far = "/";
-      if (!here.fd || ::fstat(here.fd.get(), &here.info) != 0)
-        return failed(so_far);
-    }
-  }
-  return here;
-}
-
-result<void> must_be_absolute(std::string_view path) {
-  if (path.starts_with('/') && path.find('\0') == path.npos && path.size() < PATH_MAX)
-    return {};
-  return fail(errc::bad_argument, fmt::format("'{}' is not an absolute path", path));
-}
-
 /// The recorded file as an O_PATH descriptor; empty when the path leads elsewhere or nowhere now.
-result<std::optional<found>> find_again(const owner_record& was) {
-  auto now = walk(was.path, [](auto&&...) {});
+result<std::optional<found_file>> find_again(const owner_record& was) {
+  auto now = walk(was.path);
   if (!now) {
     if (now.error().number == ENOENT || now.error().number == ENOTDIR || now.error().number == ELOOP)
       return std::nullopt;
@@ -132,73 +41,6 @@ result<std::optional<found>> find_again(const owner_record& was) {
 /// Whether a file system refuses owners rather than us.
 bool has_no_owners(int number) {
   return number == EPERM || number == EROFS || number == EOPNOTSUPP || number == ENOSYS;
-}
-
-bool is_in(const dac_identity& who, gid_t group) {
-  return group == who.gid || std::ranges::find(who.groups, group) != who.groups.end();
-}
-
-/// acl(5), "access check algorithm", for search permission. Empty when there is no ACL to go by.
-std::optional<bool> acl_allows(const unique_fd& dir, const struct stat& info, const dac_identity& who) {
-  std::array<char, 4096> value{};
-  const auto size = ::getxattr(name_of(dir).c_str(), "system.posix_acl_access", value.data(), value.size());
-  posix_acl_xattr_header header{};
-  if (size < static_cast<ssize_t>(sizeof header))
-    return std::nullopt;
-  std::memcpy(&header, value.data(), sizeof header);
-  if (le32toh(header.a_version) != POSIX_ACL_XATTR_VERSION)
-    return std::nullopt;
-
-  std::optional<bool> user;
-  bool group_named = false;
-  bool group_allows = false;
-  bool mask = true;
-  bool other = false;
-  for (auto at = sizeof header; at + sizeof(posix_acl_xattr_entry) <= static_cast<std::size_t>(size);
-       at += sizeof(posix_acl_xattr_entry)) {
-    posix_acl_xattr_entry entry{};
-    std::memcpy(&entry, value.data() + at, sizeof entry);
-    const bool may = (le16toh(entry.e_perm) & ACL_EXECUTE) != 0;
-    const auto id = le32toh(entry.e_id);
-    switch (le16toh(entry.e_tag)) {
-    case ACL_USER_OBJ:
-      if (info.st_uid == who.uid)
-        return may; // the mask does not apply to the owner
-      break;
-    case ACL_USER:
-      if (id == who.uid)
-        user = may;
-      break;
-    case ACL_GROUP_OBJ:
-    case ACL_GROUP:
-      if (is_in(who, le16toh(entry.e_tag) == ACL_GROUP_OBJ ? info.st_gid : id)) {
-        group_named = true;
-        group_allows |= may;
-      }
-      break;
-    case ACL_MASK:
-      mask = may;
-      break;
-    case ACL_OTHER:
-      other = may;
-      break;
-    default:
-      return std::nullopt;
-    }
-  }
-  if (user)
-    return *user && mask;
-  return group_named ? group_allows && mask : other;
-}
-
-bool may_search(const unique_fd& dir, const struct stat& info, const dac_identity& who) {
-  if (const auto allowed = acl_allows(dir, info, who))
-    return *allowed;
-  if (info.st_uid == who.uid)
-    return (info.st_mode & S_IXUSR) != 0;
-  if (is_in(who, info.st_gid))
-    return (info.st_mode & S_IXGRP) != 0;
-  return (info.st_mode & S_IXOTH) != 0;
 }
 
 struct user_entry {
@@ -322,7 +164,7 @@ result<dac_identity> resolve_identity(std::string_view user, std::string_view gr
 result<owner_record> observe(const std::string& path) {
   if (auto absolute = must_be_absolute(path); !absolute)
     return tl::make_unexpected(std::move(absolute.error()));
-  const auto here = walk(path, [](auto&&...) {});
+  const auto here = walk(path);
   if (!here)
     return fail(errc::operation_failed, fmt::format("cannot reach '{}'{}: {}", path,
                                                     here.error().at == path ? "" : " at '" + here.error().at + "'",
@@ -383,10 +225,11 @@ result<void> check_search(const std::string& path, const dac_identity& who) {
   if (auto absolute = must_be_absolute(path); !absolute)
     return absolute;
   std::optional<std::string> barred;
-  const auto there = walk(path, [&](const unique_fd& dir, const struct stat& info, const std::string& name) {
-    if (!barred && !may_search(dir, info, who))
+  const auto look = [&](const unique_fd& dir, const struct stat& info, const std::string& name) {
+    if (!barred && !may_access(dir, info, who, permission::execute).allowed)
       barred = name;
-  });
+  };
+  const auto there = walk(path, {.directory = look, .link = {}});
   if (barred)
     return fail(errc::operation_failed,
                 fmt::format("user {0} may not search the directory '{1}' on the way to '{2}': allow "

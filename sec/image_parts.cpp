@@ -57,7 +57,10 @@ named read_qcow2(std::string_view bytes) {
   constexpr std::uint32_t data_file = 0x44415441;
   named out;
   out.backing = text_at(bytes, big<std::uint64_t>(bytes, 8).value_or(0), big<std::uint32_t>(bytes, 16).value_or(0));
-  std::size_t at = big<std::uint32_t>(bytes, 4) == 2u ? 72 : big<std::uint32_t>(bytes, 100).value_or(0);
+  const auto version = big<std::uint32_t>(bytes, 4).value_or(0);
+  if (version < 2) // qcow has no extensions
+    return out;
+  std::size_t at = version == 2 ? 72 : big<std::uint32_t>(bytes, 100).value_or(0);
   for (;;) {
     const auto type = big<std::uint32_t>(bytes, at);
     const auto size = big<std::uint32_t>(bytes, at + 4);

@@ -39,6 +39,8 @@ TEST_CASE("image_parts: a chain of qcow2 and QED is followed to its end, by name
   REQUIRE(make(fmt::format("-f qcow2 -b file:{0}/two.qcow2 -F qcow2 {0}/top.qcow2", at)));
   CHECK(paths_of(dir / "top.qcow2") ==
         list{"r " + at + "/two.qcow2", "r " + at + "/sub/old.qed", "r " + at + "/sub/../base.raw"});
+  REQUIRE(make(fmt::format("-f qcow -b {0}/base.raw -F raw {0}/ancient.qcow", at)));
+  CHECK(paths_of(dir / "ancient.qcow") == list{"r " + at + "/base.raw"});
   CHECK(paths_of(dir / "base.raw").empty());
   CHECK(paths_of(dir / "nowhere").empty());
 }
