@@ -1,7 +1,5 @@
 #include "sec/landlock.hpp"
 
-#include "sec/device_acl.hpp"
-
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -139,6 +137,13 @@ constexpr std::pair<const char*, const char*> own_paths[] = {
   {"/etc/ssl", "r"},
   {"/etc/vulkan", "r"},
   {"/run/udev", "r"},
+  {"/dev/null", "rw"},
+  {"/dev/full", "rw"},
+  {"/dev/zero", "rw"},
+  {"/dev/random", "rw"},
+  {"/dev/urandom", "rw"},
+  {"/dev/ptmx", "rw"},
+  {"/dev/kvm", "rw"},
   // Nodes that may be plugged in later: their owner and the control group's list say who gets which.
   {"/dev/bus/usb", "rw"},
   {"/dev/vfio", "rw"},
@@ -223,8 +228,6 @@ std::vector<landlock_rule> landlock_rules(const landlock_needs& needs) {
   std::vector<landlock_rule> rules;
   for (const auto& [path, access] : own_paths)
     rules.push_back({path, access});
-  for (const auto node : usual_devices)
-    rules.push_back({std::string{node}, "rw"});
   rules.push_back({needs.emulator, "rx"});
   // One that was installed elsewhere has its libraries and firmware beside it.
   const auto prefix = directory_of(directory_of(needs.emulator));
