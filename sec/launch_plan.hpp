@@ -42,6 +42,7 @@ struct launch_plan {
   std::vector<std::string> control_groups{}; ///< Absolute directories of the groups to join.
   std::optional<launch_identity> identity{}; ///< Absent: stay who we are, as a session daemon must.
   std::vector<std::string> capabilities{};   ///< Kept, as "net_bind_service"; every other one is dropped for good.
+  static constexpr const char* all_capabilities = "all"; ///< Among them: every one that the launcher has.
   mode_t umask = 077;
   std::string selinux_context{};  ///< The program's. Empty: what the policy makes of ours.
   std::string apparmor_profile{}; ///< The program's, which is loaded. Empty: what goes with ours and its path.

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <getopt.h>
 #include <grp.h>
 #include <linux/close_range.h>
@@ -205,6 +206,12 @@ outcome launch::look_around() {
     return failed("cannot read own capabilities");
   privileged_ = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP) != 0;
   for (const auto& name : plan_.capabilities) {
+    if (name == launch_plan::all_capabilities) {
+      for (unsigned number = 0; number < 64; ++number)
+        if (capng_have_capability(CAPNG_PERMITTED, number) != 0)
+          kept_ |= std::uint64_t{1} << number;
+      continue;
+    }
     const int number = capng_name_to_capability(name.c_str());
     if (number < 0)
       return refused(fmt::format("'{}' is no capability; write it as in capabilities(7), without the CAP_", name));
@@ -229,14 +236,22 @@ outcome launch::look_around() {
   return {};
 }
 
+/// The resource of a limit; none: there is no such one.
+std::optional<__rlimit_resource> resource_of(const resource_limit& limit) {
+  const auto found = std::ranges::find(limit_names, limit.name, [](const auto& x) { return x.first; });
+  if (found == std::end(limit_names))
+    return std::nullopt;
+  return static_cast<__rlimit_resource>(found->second);
+}
+
 outcome launch::set_limits() {
   for (const auto& limit : plan_.limits) {
-    const auto found = std::ranges::find(limit_names, limit.name, [](const auto& x) { return x.first; });
-    if (found == std::end(limit_names))
+    const auto which = resource_of(limit);
+    if (!which)
       return refused(fmt::format("'{}' is no resource limit", limit.name));
     const rlimit value{limit.soft, limit.hard}; // `unlimited` is RLIM_INFINITY
     static_assert(resource_limit::unlimited == RLIM_INFINITY);
-    if (::setrlimit(static_cast<__rlimit_resource>(found->second), &value) != 0)
+    if (::setrlimit(*which, &value) != 0)
       return failed(fmt::format("cannot limit {} to {}:{}", limit.name, limit.soft, limit.hard));
   }
   return {};
@@ -455,6 +470,45 @@ outcome launch::verify() {
     return refused("Landlock lets us list '/', which is not planned");
   };
 
+  const auto limited = [&]() -> outcome {
+    for (const auto& limit : plan_.limits) {
+      const auto which = resource_of(limit);
+      rlimit now{};
+      if (!which || ::getrlimit(*which, &now) != 0 || now.rlim_cur != limit.soft || now.rlim_max != limit.hard)
+        return refused(fmt::format("the limit of {} is {}:{}, planned was {}:{}", limit.name, now.rlim_cur, now.rlim_max,
+                                   limit.soft, limit.hard));
+    }
+    return {};
+  };
+  const auto masked = [&]() -> outcome {
+    const auto words = words_of(*status, "Umask");
+    const auto now = words.size() == 1 ? number_from<mode_t>(words.front(), 8) : std::nullopt;
+    if (now == plan_.umask)
+      return {};
+    return refused(fmt::format("Umask is {}, planned was {:04o}", fmt::join(words, " "), plan_.umask));
+  };
+  const auto not_keeping = [&]() -> outcome {
+    if (::prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0) == 0)
+      return {};
+    return refused("capabilities would be kept at a change of user");
+  };
+  // The listing's own descriptor closes at exec as those of this program do.
+  const auto open_are_planned = [&]() -> outcome {
+    std::error_code wrong;
+    std::vector<int> seen;
+    for (const auto& entry : std::filesystem::directory_iterator{"/proc/self/fd", wrong}) {
+      const auto fd = number_from<int>(entry.path().filename().native());
+      const int flags = fd ? ::fcntl(*fd, F_GETFD) : -1;
+      if (flags >= 0 && (flags & FD_CLOEXEC) == 0)
+        seen.push_back(*fd);
+    }
+    std::ranges::sort(seen);
+    if (!wrong && seen == plan_.keep_fds)
+      return {};
+    return refused(fmt::format("descriptors {} would stay open, planned were {}", fmt::join(seen, ","),
+                               fmt::join(plan_.keep_fds, ",")));
+  };
+
   return all_are("Uid", who.uid)
     .and_then([&] { return all_are("Gid", who.gid); })
     .and_then(groups_are)
@@ -464,6 +518,10 @@ outcome launch::verify() {
     .and_then([&] { return mask_is("CapAmb"); })
     .and_then(bounded)
     .and_then(grouped)
+    .and_then(limited)
+    .and_then(masked)
+    .and_then(not_keeping)
+    .and_then(open_are_planned)
     .and_then(labelled)
     .and_then(no_new_privs)
     .and_then(shut_off);
@@ -513,8 +571,8 @@ constexpr std::pair<const char*, outcome (launch::*)()> steps[] = {
   {"capabilities", &launch::drop_capabilities},
   {"no_new_privs", &launch::forbid_privileges},
   {"landlock", &launch::enter_landlock},
-  {"verify", &launch::verify},
   {"descriptors", &launch::close_descriptors},
+  {"verify", &launch::verify},
   {"exec", &launch::execute},
 };
 

@@ -42,7 +42,7 @@ struct launched {
 };
 
 /// Lets troupe-launch carry out a plan to the end of the program. It gets the plan as 3 and the status pipe as 4.
-launched launch(std::string plan, std::vector<fd_pass> more = {}) {
+launched launch(std::string plan, std::vector<fd_pass> more = {}, std::vector<std::string> env = {}) {
   loop on;
   const auto plan_file = memory_file("plan", plan);
   const auto output = output_file();
@@ -50,7 +50,7 @@ launched launch(std::string plan, std::vector<fd_pass> more = {}) {
   REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
   const unique_fd read_end{ends[0]};
   unique_fd write_end{ends[1]};
-  spawn_request request{.argv = {launcher, "--plan-fd", "3", "--status-fd", "4"}, .env = {}, .fds = std::move(more)};
+  spawn_request request{.argv = {launcher, "--plan-fd", "3", "--status-fd", "4"}, .env = std::move(env), .fds = std::move(more)};
   request.fds.insert(request.fds.end(),
                      {{output.get(), 1}, {output.get(), 2}, {plan_file->get(), 3}, {write_end.get(), 4}});
   launched seen;
@@ -74,8 +74,8 @@ launched launch(std::string plan, std::vector<fd_pass> more = {}) {
   return seen;
 }
 
-launched launch(const launch_plan& plan, std::vector<fd_pass> more = {}) {
-  return launch(to_text(plan), std::move(more));
+launched launch(const launch_plan& plan, std::vector<fd_pass> more = {}, std::vector<std::string> env = {}) {
+  return launch(to_text(plan), std::move(more), std::move(env));
 }
 
 launch_plan plan_for(std::vector<std::string> argv) {
@@ -167,6 +167,52 @@ TEST_CASE("launcher: a kept capability stays, alone, across the change of user",
   CHECK(now["Uid"] == "64055\t64055\t64055\t64055");
   for (const auto* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"})
     CHECK(now[set] == "0000000000000400");
+}
+
+TEST_CASE("launcher: root that keeps all capabilities has those of the launcher, and no others", "[sec]") {
+  if (skip_without_root())
+    return;
+  auto outer = plan_for({});
+  outer.identity = launch_identity{0, 0, {}};
+  outer.capabilities = {"setuid", "setgid", "setpcap", "kill"};
+  auto inner = plan_for({"/bin/cat", "/proc/self/status"});
+  inner.identity = launch_identity{0, 0, {}};
+  inner.capabilities = {launch_plan::all_capabilities};
+  const auto seen = launch_inside(outer, inner);
+  CHECK_FALSE(seen.failure);
+  auto now = fields(seen.output);
+  for (const auto* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"})
+    CHECK(now[set] == "00000000000001e0");
+}
+
+TEST_CASE("launcher: it believes the kernel, and not that a call did what it says", "[sec]") {
+  if (skip_without_root())
+    return;
+  const auto told = [](const char* call, auto change) {
+    auto plan = plan_for({"/bin/true"});
+    plan.identity = nobody;
+    change(plan);
+    const auto leaked = memory_file("leaked", "");
+    const auto seen = launch(plan, {{leaked->get(), 17}},
+                             {"LD_PRELOAD=" TROUPE_BINARY_DIR "/tests/lying_calls.so", std::string{"TROUPE_LIE="} + call,
+                              "ASAN_OPTIONS=verify_asan_link_order=0"});
+    INFO(call);
+    REQUIRE(seen.failure);
+    CHECK(seen.failure->step == "verify");
+    return seen.failure->message;
+  };
+  const auto nothing = [](auto&) {};
+  const auto as_root = [](auto& plan) { plan.identity = launch_identity{0, 0, {}}; };
+  CHECK(told("setgroups", nothing).starts_with("Groups is "));
+  CHECK(told("setresgid", nothing) == "Gid is 0 0 0 0, planned was 64056");
+  CHECK(told("setresuid", nothing) == "Uid is 0 0 0 0, planned was 64055");
+  CHECK(told("capng_apply", as_root).starts_with("CapEff is "));
+  CHECK(told("capng_apply bounds", nothing).starts_with("CapBnd is "));
+  CHECK(told("prctl", nothing) == "NoNewPrivs is 0, planned was 1");
+  CHECK(told("setrlimit", [](auto& plan) { plan.limits = {{"stack", 65536, 65536}}; })
+          .ends_with("planned was 65536:65536"));
+  CHECK(told("umask", [](auto& plan) { plan.umask = 0123; }).ends_with(", planned was 0123"));
+  CHECK(told("close_range", nothing) == "descriptors 0,1,2,17 would stay open, planned were 0,1,2");
 }
 
 TEST_CASE("launcher: without an identity the program stays who we are", "[sec]") {
