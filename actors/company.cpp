@@ -217,6 +217,7 @@ result<void> company::members::open() {
   real_host_setup stands_on;
   stands_on.groups = groups.how;
   stands_on.devices = setup.settings.cgroup_device_acl;
+  stands_on.notes = {setup.settings.remember_owner, fmt::format("{:016x}", stable_hash(paths.state))};
   stands_on.paths = paths;
   stands_on.launcher = setup.launcher;
   stands_on.host_identity = identity_text(*about_host);
@@ -268,6 +269,11 @@ result<void> company::members::open() {
     around->limits.push_back({"nproc", most, most});
   if (const auto most = setup.settings.max_files; most != 0)
     around->limits.push_back({"nofile", most, most});
+  around->limits.push_back({"core", setup.settings.max_core, setup.settings.max_core});
+  around->keep_capabilities = !setup.settings.clear_emulator_capabilities;
+  around->sandbox = setup.settings.seccomp_sandbox.value_or(true);
+  around->name_process = setup.settings.set_process_name;
+  around->dump_core = setup.settings.dump_guest_core;
   around->control_groups = groups.dir;
   around->networks = setup.settings.networks;
   around->kill_after = setup.settings.grace_ms;

@@ -57,6 +57,22 @@ std::optional<std::int64_t> seconds_of(const std::string& time) {
   return ::timegm(&parts);
 }
 
+/// What a definition needs, in the words of sec/.
+resource as_resource(needed_resource need) {
+  resource file;
+  file.path = std::move(need.path);
+  file.what = static_cast<resource::kind>(need.what);
+  file.readonly = need.readonly;
+  file.shared = need.shared;
+  file.relabel = need.relabel;
+  file.create = need.create;
+  file.optional = need.optional;
+  for (auto& each : need.labels)
+    file.labels.push_back({std::move(each.model), each.relabel, std::move(each.label)});
+  return file;
+}
+static_assert(static_cast<int>(resource::kind::usb) == static_cast<int>(needed_resource::kind::usb));
+
 caf::error gone() {
   return to_caf({errc::aborted, "the guest's actor ended before the operation did"});
 }
@@ -270,7 +286,7 @@ void guest_data::secure() {
     wish.relabel = label->relabel;
   }
   for (auto& need : resources_of(*live_))
-    wish.paths.push_back({std::move(need.path), need.readonly, need.shared, need.relabel, need.create});
+    wish.paths.push_back(as_resource(std::move(need)));
   self_->request(around_->security, security_answer, std::move(wish))
     .then(
       [this](guest_identity& who) {
@@ -314,6 +330,9 @@ void guest_data::compose() {
   settings.networks = around_->networks;
   settings.session = around_->paths.session;
   settings.home = run_dir_;
+  settings.sandbox = around_->sandbox;
+  settings.name_process = around_->name_process;
+  settings.dump_core = around_->dump_core;
   for (std::size_t i = 0; i < place_->taps.size(); ++i)
     settings.tap_fds.push_back(first_tap_number + static_cast<int>(i));
   auto line = qemu_command_line(*live_, *facts_, settings);
@@ -330,7 +349,11 @@ void guest_data::compose() {
     plan_.identity = launch_identity{identity_.uid, identity_.gid, identity_.groups};
   if (!control_group_.empty())
     plan_.control_groups.push_back(control_group_);
+  if (around_->keep_capabilities && identity_.change && identity_.uid == 0)
+    plan_.capabilities = {launch_plan::all_capabilities};
   plan_.limits = around_->limits;
+  if (const auto bytes = locked_memory_of(*live_); bytes && identity_.change)
+    plan_.limits.push_back({"memlock", *bytes, *bytes});
   plan_.keep_fds.push_back(monitor_number);
   passed_ = {{place_->listening.get(), monitor_number}, {place_->log.get(), 1}, {place_->log.get(), 2}};
   for (std::size_t i = 0; i < place_->taps.size(); ++i) {

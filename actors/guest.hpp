@@ -27,6 +27,8 @@ struct guest_surroundings {
   std::string spice_listen = "127.0.0.1";
   std::string vnc_password, spice_password; ///< Of displays whose definition has none; empty: none.
   std::vector<resource_limit> limits;       ///< Of every QEMU.
+  bool keep_capabilities = false;           ///< By a QEMU of root.
+  bool sandbox = true, name_process = false, dump_core = false; ///< As in `run_settings`.
   std::string control_groups;               ///< Directory of the groups of guests. Empty: they have none.
   std::map<std::string, std::string> networks; ///< network name to bridge, or "user"
   std::chrono::milliseconds kill_after{1500};  ///< from SIGTERM to SIGKILL

@@ -6,6 +6,7 @@
 #include "runtime/process.hpp"
 #include "runtime/qmp_monitor.hpp"
 #include "sec/dac.hpp"
+#include "sec/file_labels.hpp"
 #include "sec/launch_plan.hpp"
 #include "xml/firmware.hpp"
 
@@ -93,19 +94,20 @@ public:
   /// The user and group of a DAC label or of qemu.conf; the user database may be remote.
   virtual void resolve(std::string user, std::string group, answer<dac_identity>) = 0;
 
-  /// Owners of files, on workers that can be abandoned: the files may be on a mount that hangs.
-  /// One with `create` is made, empty, when it is not there.
-  virtual void observe_owners(std::vector<labelled_path> paths, dac_identity reader, answer<std::vector<owner_record>>) = 0;
-  virtual void take_owners(std::vector<owner_record>, uid_t, gid_t, answer<done>) = 0;
-  struct giving_back {
-    owner_record before;
-    uid_t taken_uid;
-    gid_t taken_gid;
+  /// Labels of files, on workers that can be abandoned: the files may be on a mount that hangs. Devices that are named by
+  /// an address answer as their nodes. What `reader` cannot reach is refused; a file with `create` is made, empty, when it
+  /// is not there.
+  struct seen_file {
+    resource file;
+    file_record record;
   };
-  virtual void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) = 0;
+  virtual void observe_files(std::vector<resource> files, std::vector<std::string> models, dac_identity reader,
+                             answer<std::vector<seen_file>>) = 0;
+  virtual void take_files(std::vector<file_taking>, answer<done>) = 0;
+  virtual void give_back_files(std::vector<file_taking>, answer<std::vector<std::string>> complaints) = 0;
 
-  /// A control group whose members may open the device nodes among `paths` and those every QEMU may, and no others.
-  virtual void make_control_group(std::string group, std::vector<labelled_path> paths, answer<done>) = 0;
+  /// A control group whose members may open the device nodes among `files` and those every QEMU may, and no others.
+  virtual void make_control_group(std::string group, std::vector<resource> files, answer<done>) = 0;
   virtual void remove_control_group(std::string group, answer<done>) = 0;
 
   /// The binaries on this host that look like QEMU emulators: /usr/bin/qemu, qemu-kvm and qemu-system-*, each once.

@@ -2,6 +2,7 @@
 
 #include "actors/guest_states.hpp"
 #include "runtime/error.hpp"
+#include "sec/resource.hpp"
 
 #include <caf/all.hpp>
 
@@ -181,22 +182,13 @@ struct completion {
 
 // ---- to the security manager
 
-/// A file, device or socket that a guest's QEMU opens.
-struct labelled_path {
-  std::string path;
-  bool readonly = false;
-  bool shared = false;
-  bool relabel = true;
-  bool create = false; ///< An empty file is made when there is none, as the guest's user may not make one there.
-};
-
 /// Who the guest's QEMU will be, and its files made reachable for it. On failure nothing stays changed.
 struct secure_guest {
   std::string uuid;
   std::string name;
   std::string user;  ///< From a static DAC seclabel, "+uid:+gid" or "user:group"; empty takes the settings' user and group.
   bool relabel = true;
-  std::vector<labelled_path> paths;
+  std::vector<resource> paths;
   std::string control_group; ///< Made, and limited to these paths' device nodes and the settings' own. Empty: none.
 };
 struct guest_identity {
@@ -205,6 +197,7 @@ struct guest_identity {
   gid_t gid = 0;
   std::vector<gid_t> groups;
   std::string label; ///< "+uid:+gid"
+  std::vector<resource> files; ///< What it opens, at its resolved paths; devices of the host as their nodes.
 };
 /// Gives back what `secure_guest` took, as far as nobody else uses it. Answers `done` also when some path could not be restored.
 struct release_guest {

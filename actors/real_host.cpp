@@ -5,6 +5,7 @@
 #include "runtime/stable_hash.hpp"
 #include "runtime/tap.hpp"
 #include "runtime/unix_socket.hpp"
+#include "sec/host_devices.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -378,66 +379,79 @@ void real_host::resolve(std::string user, std::string group, answer<dac_identity
     [user = std::move(user), group = std::move(group)] { return resolve_identity(user, group); }, std::move(then));
 }
 
-void real_host::observe_owners(std::vector<labelled_path> paths, dac_identity reader, answer<std::vector<owner_record>> then) {
+void real_host::observe_files(std::vector<resource> files, std::vector<std::string> models, dac_identity reader,
+                              answer<std::vector<seen_file>> then) {
   auto what = std::string{"looking at"};
-  for (const auto& each : paths)
+  for (const auto& each : files)
     what += " '" + each.path + "'";
-  workers_.run<std::vector<owner_record>>(
+  workers_.run<std::vector<seen_file>>(
     std::move(what), file_limit,
-    [paths = std::move(paths), reader = std::move(reader)]() -> result<std::vector<owner_record>> {
-      std::vector<owner_record> found;
-      for (const auto& [path, readonly, shared, relabel, create] : paths) {
-        // Whether that worked shows in what is there then.
-        if (create)
-          unique_fd{::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
-        auto one = observe(path);
-        if (!one)
-          return tl::make_unexpected(std::move(one.error()));
-        if (auto reachable = check_search(path, reader); !reachable)
-          return tl::make_unexpected(std::move(reachable.error()));
-        found.push_back(std::move(*one));
+    [files = std::move(files), models = std::move(models), reader = std::move(reader),
+     notes = setup_.notes]() -> result<std::vector<seen_file>> {
+      std::vector<seen_file> found;
+      for (const auto& wanted : files) {
+        auto nodes = nodes_of(wanted);
+        if (!nodes)
+          return tl::make_unexpected(std::move(nodes.error()));
+        for (auto& each : *nodes) {
+          if (each.optional && ::access(each.path.c_str(), F_OK) != 0 && errno == ENOENT)
+            continue;
+          // Whether that worked shows in what is there then.
+          if (each.create)
+            unique_fd{::open(each.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
+          auto one = observe(each.path, models, notes);
+          if (!one)
+            return tl::make_unexpected(std::move(one.error()));
+          if (auto reachable = check_search(each.path, reader); !reachable)
+            return tl::make_unexpected(std::move(reachable.error()));
+          found.push_back({std::move(each), std::move(*one)});
+        }
       }
       return found;
     },
     std::move(then));
 }
 
-void real_host::take_owners(std::vector<owner_record> files, uid_t uid, gid_t gid, answer<done> then) {
+void real_host::take_files(std::vector<file_taking> files, answer<done> then) {
   workers_.run<done>(
     fmt::format("taking {} files", files.size()), file_limit,
-    [files = std::move(files), uid, gid]() -> result<done> {
-      for (const auto& each : files)
-        if (auto took = take(each, uid, gid); !took)
+    [files = std::move(files), notes = setup_.notes]() -> result<done> {
+      for (const auto& each : files) {
+        auto took = take(each, notes);
+        if (!took)
           return tl::make_unexpected(std::move(took.error()));
+        for (const auto& told : *took)
+          spdlog::warn("{}", told);
+      }
       return done{};
     },
     std::move(then));
 }
 
-void real_host::give_back_owners(std::vector<giving_back> files, answer<std::vector<std::string>> then) {
+void real_host::give_back_files(std::vector<file_taking> files, answer<std::vector<std::string>> then) {
   if (files.empty())
     return loop_.post([then = std::move(then)] { then(std::vector<std::string>{}); });
   workers_.run<std::vector<std::string>>(
     fmt::format("giving back {} files", files.size()), file_limit,
-    [files = std::move(files)]() -> result<std::vector<std::string>> {
+    [files = std::move(files), notes = setup_.notes]() -> result<std::vector<std::string>> {
       std::vector<std::string> complaints;
       for (const auto& each : files)
-        if (auto gave = give_back(each.before, each.taken_uid, each.taken_gid); !gave)
+        if (auto gave = give_back(each, notes); !gave)
           complaints.push_back(gave.error().message());
       return complaints;
     },
     std::move(then));
 }
 
-void real_host::make_control_group(std::string group, std::vector<labelled_path> paths, answer<done> then) {
+void real_host::make_control_group(std::string group, std::vector<resource> files, answer<done> then) {
   auto what = fmt::format("making the control group '{}'", group);
   for (const auto& each : setup_.devices)
-    paths.push_back({.path = each});
+    files.push_back({.path = each});
   workers_.run<done>(
     std::move(what), file_limit,
-    [how = setup_.groups, group = std::move(group), paths = std::move(paths)]() -> result<done> {
+    [how = setup_.groups, group = std::move(group), files = std::move(files)]() -> result<done> {
       std::vector<device_rule> rules{terminal_rule};
-      for (const auto& each : paths) {
+      for (const auto& each : files) {
         auto rule = device_rule_at(each.path, each.readonly);
         if (!rule)
           return tl::make_unexpected(std::move(rule.error()));

@@ -23,6 +23,7 @@ struct real_host_setup {
   std::unique_ptr<ledger> kept;
   device_groups::kind groups = device_groups::kind::none; ///< How control groups limit device nodes here.
   std::vector<std::string> devices; ///< Nodes that every QEMU may open, where they exist.
+  file_notes notes;                 ///< What is noted at files that guests take.
 };
 
 /// The machine itself. Made, used and destroyed on the thread of `on`, where the actors that use it live too; what may
@@ -43,10 +44,11 @@ public:
   void remove_definition(std::string name, answer<done>) override;
   void save_autostart(std::string name, bool on, answer<done>) override;
   void resolve(std::string user, std::string group, answer<dac_identity>) override;
-  void observe_owners(std::vector<labelled_path> paths, dac_identity reader, answer<std::vector<owner_record>>) override;
-  void take_owners(std::vector<owner_record>, uid_t, gid_t, answer<done>) override;
-  void give_back_owners(std::vector<giving_back>, answer<std::vector<std::string>> complaints) override;
-  void make_control_group(std::string group, std::vector<labelled_path> paths, answer<done>) override;
+  void observe_files(std::vector<resource> files, std::vector<std::string> models, dac_identity reader,
+                     answer<std::vector<seen_file>>) override;
+  void take_files(std::vector<file_taking>, answer<done>) override;
+  void give_back_files(std::vector<file_taking>, answer<std::vector<std::string>> complaints) override;
+  void make_control_group(std::string group, std::vector<resource> files, answer<done>) override;
   void remove_control_group(std::string group, answer<done>) override;
   void find_emulators(answer<std::vector<std::string>>) override;
   void recall_facts(std::string binary, std::string known_key, answer<remembered>) override;

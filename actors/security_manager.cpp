@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <deque>
 #include <fmt/format.h>
+#include <iterator>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <spdlog/spdlog.h>
 #include <vector>
@@ -13,30 +15,89 @@
 namespace troupe {
 namespace {
 
-/// A file that guests took: whose it was before the first of them, and who has it now.
+/// A file that guests took: what it was before the first of them, what it is for them, and who they are.
 struct taken_file {
-  owner_record before;
-  uid_t taken_uid = 0;
-  gid_t taken_gid = 0;
-  std::set<std::string> guests; ///< their uuids
+  file_taking file;
+  std::map<std::string, bool> guests; ///< UUID to whether this guest lets others have the file too.
+
+  bool is_shared() const {
+    return std::ranges::all_of(guests, [](const auto& each) { return each.second; });
+  }
 };
 
-file_row row_for(const std::string& guest, const taken_file& file) {
+// ---- rows of the ledger
+
+file_row row_for(const std::string& guest, const taken_file& taken) {
+  auto before = nlohmann::json::object();
+  for (const auto& [model, label] : taken.file.before.labels)
+    before[model] = {{"value", label.value}, {"holders", label.holders}, {"notes", label.notes}};
+  const auto text = [](const nlohmann::json& json) {
+    return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  };
   file_row row;
-  row.path = file.before.path;
+  row.path = taken.file.before.path;
   row.guest_uuid = guest;
-  row.device = file.before.device;
-  row.inode = file.before.inode;
-  row.uid = file.before.uid;
-  row.gid = file.before.gid;
-  row.mode = file.before.mode;
-  row.taken_uid = file.taken_uid;
-  row.taken_gid = file.taken_gid;
+  row.device = taken.file.before.device;
+  row.inode = taken.file.before.inode;
+  row.mode = taken.file.before.mode;
+  row.shared = taken.guests.at(guest);
+  row.before = text(before);
+  row.taken = text(taken.file.labels);
   return row;
 }
 
-std::string label_of(uid_t uid, gid_t gid) {
-  return fmt::format("+{}:+{}", uid, gid);
+/// A row as `row_for` wrote it. What is no such text leaves the file without labels, and so alone.
+file_taking taking_of(const file_row& row) {
+  file_taking file;
+  file.before.path = row.path;
+  file.before.device = row.device;
+  file.before.inode = row.inode;
+  file.before.mode = row.mode;
+  try {
+    const auto before = nlohmann::json::parse(row.before);
+    for (const auto& [model, label] : before.items()) {
+      auto& to = file.before.labels[model];
+      label.at("value").get_to(to.value);
+      label.at("holders").get_to(to.holders);
+      label.at("notes").get_to(to.notes);
+    }
+    nlohmann::json::parse(row.taken).get_to(file.labels);
+  } catch (const nlohmann::json::exception& wrong) {
+    spdlog::error("the ledger's row of '{}' cannot be read: {}", row.path, wrong.what());
+    file.labels.clear();
+  }
+  return file;
+}
+
+// ---- what files become
+
+using identities = std::map<std::string, dac_identity>; ///< by label of a definition
+
+/// "user:group" as its two halves; the second may be missing.
+std::pair<std::string, std::string> halves(const std::string& label) {
+  const auto colon = label.find(':');
+  return {label.substr(0, colon), colon == label.npos ? std::string{} : label.substr(colon + 1)};
+}
+
+/// The user of a guest and those that its definition names for single files: label to what it is for.
+std::map<std::string, std::string> users_named(const secure_guest& wish) {
+  std::map<std::string, std::string> named;
+  for (const auto& each : wish.paths)
+    if (const auto* own = own_label(each, "dac"); own && own->relabel && own->model == "dac" && !own->label.empty())
+      named[own->label] = fmt::format("DAC label '{}' of '{}'", own->label, each.path);
+  if (!wish.user.empty())
+    named[wish.user] = fmt::format("DAC label '{}'", wish.user);
+  return named;
+}
+
+/// The owner that a file gets. None: it keeps its own.
+std::optional<std::string> owner_wanted(const resource& file, const dac_identity& guest, const identities& others) {
+  const auto* own = own_label(file, "dac");
+  if (own && !own->relabel)
+    return std::nullopt;
+  const auto other = own ? others.find(own->label) : others.end();
+  const auto& who = other == others.end() ? guest : other->second;
+  return owner_label(who.uid, who.gid);
 }
 
 } // namespace
@@ -53,6 +114,38 @@ public:
   done recall(const recall_labels& found);
 
 private:
+  using outcome = std::function<void(result<done>)>;
+  /// Something that is done for a guest, and says when.
+  using step = std::function<void(outcome)>;
+
+  /// A guest on its way to being secured.
+  struct securing {
+    secure_guest wish;
+    identities users; ///< By label, as far as they were looked up.
+    dac_identity who;
+    std::vector<host::seen_file> seen;
+    std::vector<std::map<std::string, std::string>> labels; ///< What each of `seen` gets, by model.
+    std::vector<std::string> held; ///< What nobody else may change meanwhile.
+    std::shared_ptr<bool> released = std::make_shared<bool>(false);
+    caf::typed_response_promise<guest_identity> promise;
+
+    void refuse(error why) {
+      why.detail = fmt::format("guest '{}': {}", wish.name, why.detail);
+      promise.deliver(to_caf(std::move(why)));
+    }
+  };
+  using securing_ptr = std::shared_ptr<securing>;
+
+  /// What a guest opens, without symbolic links on the way.
+  static std::vector<resource> files_of(const securing& it) {
+    std::vector<resource> files;
+    for (const auto& [file, record] : it.seen) {
+      files.push_back(file);
+      files.back().path = record.path;
+    }
+    return files;
+  }
+
   template <class T>
   std::function<void(result<T>)> here(std::function<void(result<T>)> then) {
     return inside_as<security_actor, result<T>>(self_, std::move(then));
@@ -61,11 +154,17 @@ private:
   /// Runs `work` when no other change touches one of `paths`; `work` calls `free_paths` at its end.
   void with_paths(std::vector<std::string> paths, std::function<void()> work);
   void free_paths(const std::vector<std::string>& paths);
-  void look(const secure_guest& wish, const dac_identity& who, caf::typed_response_promise<guest_identity> promise);
-  void looked(const std::string& uuid, const std::shared_ptr<bool>& released);
-  void take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
-            caf::typed_response_promise<guest_identity> promise);
-  void give_back(const std::string& uuid, const std::string& control_group, std::function<void()> then);
+  /// One after another, up to the first that fails.
+  void run_steps(std::deque<step> steps, outcome then);
+
+  void find_users(const securing_ptr& it, std::map<std::string, std::string> named);
+  void look(const securing_ptr& it);
+  void looked(const securing_ptr& it);
+  void choose_labels(securing& it) const;
+  result<void> check_conflicts(const securing& it) const;
+  void take(const securing_ptr& it);
+  void give_back(const release_guest& wish, std::function<void()> then);
+  void give_back_files(const std::string& uuid, std::function<void()> then);
 
   struct waiting {
     std::vector<std::string> paths;
@@ -100,157 +199,205 @@ void security_data::free_paths(const std::vector<std::string>& paths) {
     with_paths(std::move(each.paths), std::move(each.work));
 }
 
+void security_data::run_steps(std::deque<step> steps, outcome then) {
+  if (steps.empty())
+    return then(done{});
+  const auto first = std::move(steps.front());
+  steps.pop_front();
+  first([this, steps = std::move(steps), then = std::move(then)](result<done> went) mutable {
+    if (!went)
+      return then(std::move(went));
+    run_steps(std::move(steps), std::move(then));
+  });
+}
+
 caf::result<guest_identity> security_data::secure(const secure_guest& wish) {
   if (!setup_.privileged)
     return guest_identity{};
-  auto promise = self_->make_response_promise<guest_identity>();
-  if (wish.user.empty()) {
-    look(wish, setup_.fallback, promise);
-    return promise;
+  const auto it = std::make_shared<securing>();
+  it->wish = wish;
+  it->who = setup_.fallback;
+  it->promise = self_->make_response_promise<guest_identity>();
+  find_users(it, users_named(wish));
+  return it->promise;
+}
+
+void security_data::find_users(const securing_ptr& it, std::map<std::string, std::string> named) {
+  if (named.empty()) {
+    if (!it->wish.user.empty())
+      it->who = it->users.at(it->wish.user);
+    return look(it);
   }
-  const auto colon = wish.user.find(':');
-  const auto user = wish.user.substr(0, colon);
-  const auto group = colon == std::string::npos ? std::string{} : wish.user.substr(colon + 1);
-  setup_.machine->resolve(user, group, here<dac_identity>([this, wish, promise](result<dac_identity> who) mutable {
-    if (who) {
-      look(wish, *who, promise);
-    } else {
-      who.error().detail = fmt::format("guest '{}': DAC label '{}': {}", wish.name, wish.user, who.error().detail);
-      promise.deliver(to_caf(std::move(who.error())));
-    }
-  }));
-  return promise;
+  const auto next = named.extract(named.begin());
+  const auto [user, group] = halves(next.key());
+  setup_.machine->resolve(
+    user, group,
+    here<dac_identity>([this, it, named = std::move(named), label = next.key(), what = next.mapped()](result<dac_identity> who) {
+      if (!who)
+        return it->refuse({who.error().code, fmt::format("{}: {}", what, who.error().detail)});
+      it->users[label] = std::move(*who);
+      find_users(it, named);
+    }));
 }
 
 /// Before anything is taken, so that a path that hangs keeps nothing but itself busy.
-void security_data::look(const secure_guest& wish, const dac_identity& who,
-                         caf::typed_response_promise<guest_identity> promise) {
-  if (wish.paths.empty() && wish.control_group.empty())
-    return take(wish, who, {}, std::move(promise));
-  const auto released = std::make_shared<bool>(false);
-  looking_[wish.uuid] = released;
-  setup_.machine->observe_owners(
-    wish.paths, who,
-    here<std::vector<owner_record>>(
-      [this, wish, who, promise, released, returns = returns_](result<std::vector<owner_record>> now) mutable {
-        if (!now) {
-          looked(wish.uuid, released);
-          now.error().detail = fmt::format("guest '{}': {}", wish.name, now.error().detail);
-          promise.deliver(to_caf(std::move(now.error())));
-          return;
+void security_data::look(const securing_ptr& it) {
+  *it->released = false;
+  looking_[it->wish.uuid] = it->released;
+  setup_.machine->observe_files(
+    it->wish.paths, setup_.models, it->who,
+    here<std::vector<host::seen_file>>([this, it, returns = returns_](result<std::vector<host::seen_file>> seen) {
+      if (!seen) {
+        looked(it);
+        return it->refuse(std::move(seen.error()));
+      }
+      it->seen = std::move(*seen);
+      choose_labels(*it);
+      with_paths(it->held, [this, it, returns] {
+        looked(it);
+        const auto leave = [&](error why) {
+          free_paths(it->held);
+          it->refuse(std::move(why));
+        };
+        if (*it->released)
+          return leave({errc::aborted, "it ended while its files were looked at"});
+        // What was given back since may have been seen with the labels it had before.
+        if (returns != returns_ && !it->held.empty()) {
+          free_paths(it->held);
+          return look(it);
         }
-        std::vector<owner_record> mine;
-        std::vector<std::string> resolved;
-        for (std::size_t i = 0; i < now->size(); ++i)
-          if (setup_.dynamic_ownership && wish.relabel && wish.paths[i].relabel) {
-            resolved.push_back((*now)[i].path);
-            mine.push_back(std::move((*now)[i]));
-          }
-        if (!wish.control_group.empty())
-          resolved.push_back(wish.control_group); // its removal waits until it is made
-        with_paths(resolved, [this, wish, who, mine, resolved, promise, released, returns]() mutable {
-          looked(wish.uuid, released);
-          if (*released) {
-            free_paths(resolved);
-            promise.deliver(to_caf({errc::aborted, fmt::format("guest '{}' ended while its files were looked at", wish.name)}));
-            return;
-          }
-          // What was given back since may have been seen with the owner it had before.
-          if (returns != returns_ && !mine.empty()) {
-            free_paths(resolved);
-            return look(wish, who, promise);
-          }
-          take(wish, who, std::move(mine), promise);
-        });
-      }));
+        if (auto free = check_conflicts(*it); !free)
+          return leave(std::move(free.error()));
+        take(it);
+      });
+    }));
 }
 
-void security_data::looked(const std::string& uuid, const std::shared_ptr<bool>& released) {
-  if (const auto it = looking_.find(uuid); it != looking_.end() && it->second == released)
-    looking_.erase(it);
+void security_data::looked(const securing_ptr& it) {
+  if (const auto found = looking_.find(it->wish.uuid); found != looking_.end() && found->second == it->released)
+    looking_.erase(found);
 }
 
-void security_data::take(const secure_guest& wish, const dac_identity& who, std::vector<owner_record> now,
-                         caf::typed_response_promise<guest_identity> promise) {
-  ledger_batch intent;
-  std::vector<std::string> paths;
-  std::vector<owner_record> fresh;
-  for (auto& each : now) {
-    paths.push_back(each.path);
-    auto [it, is_new] = taken_.try_emplace(each.path);
-    auto& file = it->second;
-    if (is_new || file.before.inode != each.inode || file.before.device != each.device) {
-      file.before = each;
-      file.guests.clear();
+/// What each file gets in each model, and with it what others have to wait for.
+void security_data::choose_labels(securing& it) const {
+  it.labels.assign(it.seen.size(), {});
+  it.held.clear();
+  for (std::size_t i = 0; i < it.seen.size(); ++i) {
+    const auto& [file, record] = it.seen[i];
+    if (!it.wish.relabel || !file.relabel)
+      continue;
+    if (setup_.dynamic_ownership)
+      if (auto owner = owner_wanted(file, it.who, it.users))
+        it.labels[i]["dac"] = std::move(*owner);
+    if (!it.labels[i].empty())
+      it.held.push_back(record.path);
+  }
+  if (!it.wish.control_group.empty())
+    it.held.push_back(it.wish.control_group); // its removal waits until it is made
+}
+
+/// Whether a file that somebody has to himself would get another label.
+result<void> security_data::check_conflicts(const securing& it) const {
+  for (std::size_t i = 0; i < it.seen.size(); ++i) {
+    const auto& [file, seen] = it.seen[i];
+    const auto known = taken_.find(seen.path);
+    for (const auto& [model, wanted] : it.labels[i]) {
+      const auto in_use = [&](const std::string& now, std::string_view whose) {
+        return fail(errc::wrong_state, fmt::format("'{}' is in use by {} with the {} label '{}': it cannot be '{}' as well",
+                                                   seen.path, whose, model, now, wanted));
+      };
+      if (known != taken_.end() && known->second.file.before.inode == seen.inode) {
+        const auto now = known->second.file.labels.find(model);
+        if (now != known->second.file.labels.end() && now->second != wanted &&
+            !(known->second.is_shared() && file.shared))
+          return in_use(now->second, "another guest");
+        continue;
+      }
+      const auto before = seen.labels.find(model);
+      if (before != seen.labels.end() && before->second.holders > 0 && before->second.now != wanted &&
+          !file.shared)
+        return in_use(before->second.now, "another supervisor's guest");
     }
-    file.taken_uid = who.uid;
-    file.taken_gid = who.gid;
-    file.guests.insert(wish.uuid);
-    intent.put_files.push_back(row_for(wish.uuid, file));
-    fresh.push_back(each);
   }
-  if (!wish.control_group.empty())
-    paths.push_back(wish.control_group);
-  auto give_up = [this, wish, paths, promise](error why) mutable {
-    free_paths(paths);
-    why.detail = fmt::format("guest '{}': {}", wish.name, why.detail);
-    give_back(wish.uuid, wish.control_group, [promise, why]() mutable { promise.deliver(to_caf(std::move(why))); });
-  };
-  auto answer = [this, promise, who, paths]() mutable {
-    free_paths(paths);
-    guest_identity identity;
-    identity.change = true;
-    identity.uid = who.uid;
-    identity.gid = who.gid;
-    identity.groups = who.groups;
-    identity.label = label_of(who.uid, who.gid);
-    promise.deliver(std::move(identity));
-  };
-  auto confine = [this, wish, give_up, answer]() mutable {
-    if (wish.control_group.empty())
-      return answer();
-    setup_.machine->make_control_group(wish.control_group, wish.paths,
-                                       here<done>([give_up, answer](result<done> made) mutable {
-                                         if (!made)
-                                           return give_up(std::move(made.error()));
-                                         answer();
-                                       }));
-  };
-  if (fresh.empty())
-    return confine();
-  setup_.machine->commit(std::move(intent),
-                         here<done>([this, who, fresh, give_up, confine](result<done> written) mutable {
-                           if (!written)
-                             return give_up(std::move(written.error()));
-                           setup_.machine->take_owners(std::move(fresh), who.uid, who.gid,
-                                                       here<done>([give_up, confine](result<done> took) mutable {
-                                                         if (!took)
-                                                           return give_up(std::move(took.error()));
-                                                         confine();
-                                                       }));
-                         }));
+  return {};
 }
 
-void security_data::give_back(const std::string& uuid, const std::string& control_group, std::function<void()> then) {
-  if (!control_group.empty()) {
-    with_paths({control_group}, [this, uuid, control_group, then] {
-      setup_.machine->remove_control_group(control_group, here<done>([=, this](result<done> removed) {
-        if (!removed)
-          spdlog::error("{}", removed.error().message());
-        free_paths({control_group});
-        give_back(uuid, "", then);
-      }));
-    });
-    return;
+void security_data::take(const securing_ptr& it) {
+  ledger_batch intent;
+  std::vector<file_taking> fresh;
+  for (std::size_t i = 0; i < it->seen.size(); ++i) {
+    if (it->labels[i].empty())
+      continue;
+    const auto& [file, seen] = it->seen[i];
+    auto [known, is_new] = taken_.try_emplace(seen.path);
+    auto& [taken, guests] = known->second;
+    if (is_new || taken.before.inode != seen.inode || taken.before.device != seen.device) {
+      taken = {seen, {}};
+      guests.clear();
+    }
+    for (const auto& [model, label] : it->labels[i]) {
+      if (!taken.labels.contains(model) && seen.labels.contains(model))
+        taken.before.labels[model] = seen.labels.at(model);
+      taken.labels[model] = label;
+    }
+    // A second path to the same file may want less of it.
+    const auto [mine, first] = guests.try_emplace(it->wish.uuid, file.shared);
+    mine->second = mine->second && file.shared;
+    intent.put_files.push_back(row_for(it->wish.uuid, known->second));
+    fresh.push_back({taken.before, it->labels[i]});
+    fresh.back().before.foreign_link = seen.foreign_link;
   }
+
+  std::deque<step> steps;
+  if (!fresh.empty()) {
+    steps.push_back([this, intent = std::move(intent)](outcome then) {
+      setup_.machine->commit(intent, here<done>(std::move(then)));
+    });
+    steps.push_back([this, fresh = std::move(fresh)](outcome then) {
+      setup_.machine->take_files(fresh, here<done>(std::move(then)));
+    });
+  }
+  if (!it->wish.control_group.empty())
+    steps.push_back([this, it](outcome then) {
+      setup_.machine->make_control_group(it->wish.control_group, files_of(*it), here<done>(std::move(then)));
+    });
+  run_steps(std::move(steps), [this, it](result<done> went) {
+    free_paths(it->held);
+    if (!went)
+      return give_back({it->wish.uuid, it->wish.control_group}, [it, why = went.error()] { it->refuse(why); });
+    const auto& who = it->who;
+    it->promise.deliver(
+      guest_identity{true, who.uid, who.gid, who.groups, owner_label(who.uid, who.gid), files_of(*it)});
+  });
+}
+
+/// Never fails: what could not be undone is said, and the rest is done.
+void security_data::give_back(const release_guest& wish, std::function<void()> then) {
+  std::deque<step> steps;
+  if (const auto& group = wish.control_group; !group.empty())
+    steps.push_back([this, group](outcome next) {
+      with_paths({group}, [this, group, next] {
+        setup_.machine->remove_control_group(group, here<done>([this, group, next](result<done> removed) {
+          if (!removed)
+            spdlog::error("{}", removed.error().message());
+          free_paths({group});
+          next(done{});
+        }));
+      });
+    });
+  steps.push_back([this, uuid = wish.uuid](outcome next) { give_back_files(uuid, [next] { next(done{}); }); });
+  run_steps(std::move(steps), [then = std::move(then)](const result<done>&) { then(); });
+}
+
+void security_data::give_back_files(const std::string& uuid, std::function<void()> then) {
   std::vector<std::string> paths;
-  for (const auto& [path, file] : taken_)
-    if (file.guests.contains(uuid))
+  for (const auto& [path, taken] : taken_)
+    if (taken.guests.contains(uuid))
       paths.push_back(path);
   if (paths.empty())
     return then();
   with_paths(paths, [this, uuid, paths, then] {
-    std::vector<host::giving_back> back;
+    std::vector<file_taking> back;
     ledger_batch forget;
     for (const auto& path : paths) {
       const auto it = taken_.find(path);
@@ -259,9 +406,9 @@ void security_data::give_back(const std::string& uuid, const std::string& contro
       it->second.guests.erase(uuid);
       forget.drop_files.emplace_back(path, uuid);
       if (it->second.guests.empty())
-        back.push_back({it->second.before, it->second.taken_uid, it->second.taken_gid});
+        back.push_back(it->second.file);
     }
-    setup_.machine->give_back_owners(
+    setup_.machine->give_back_files(
       back, here<std::vector<std::string>>([this, paths, forget, then](result<std::vector<std::string>> complaints) mutable {
         if (!complaints)
           spdlog::error("files were not given back: {}", complaints.error().message());
@@ -288,24 +435,22 @@ caf::result<done> security_data::release(const release_guest& wish) {
     looking_.erase(it);
   }
   auto promise = self_->make_response_promise<done>();
-  give_back(wish.uuid, wish.control_group, [promise]() mutable { promise.deliver(done{}); });
+  give_back(wish, [promise]() mutable { promise.deliver(done{}); });
   return promise;
 }
 
 done security_data::recall(const recall_labels& found) {
   for (const auto& row : found.files) {
-    auto& file = taken_[row.path];
-    if (file.guests.empty()) {
-      file.before.path = row.path;
-      file.before.device = row.device;
-      file.before.inode = row.inode;
-      file.before.uid = row.uid;
-      file.before.gid = row.gid;
-      file.before.mode = row.mode;
-    }
-    file.taken_uid = row.taken_uid;
-    file.taken_gid = row.taken_gid;
-    file.guests.insert(row.guest_uuid);
+    auto& [file, guests] = taken_[row.path];
+    auto recalled = taking_of(row);
+    if (guests.empty())
+      file = std::move(recalled);
+    else // the first row has what was before; the last one what is now
+      for (auto& [model, label] : recalled.labels) {
+        file.before.labels.try_emplace(model, recalled.before.labels[model]);
+        file.labels[model] = std::move(label);
+      }
+    guests[row.guest_uuid] = row.shared;
   }
   return {};
 }

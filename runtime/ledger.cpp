@@ -43,6 +43,16 @@ constexpr const char* schema_steps[] = {
        taken_uid INTEGER NOT NULL, taken_gid INTEGER NOT NULL, UNIQUE(path, guest_uuid)) STRICT;
      CREATE TABLE events(sequence INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
      CREATE TABLE named(name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) STRICT, WITHOUT ROWID;)",
+  // Labels of any security model, where owners were.
+  R"(CREATE TABLE labelled(
+       number INTEGER PRIMARY KEY, path TEXT NOT NULL, guest_uuid TEXT NOT NULL, device INTEGER NOT NULL,
+       inode INTEGER NOT NULL, mode INTEGER NOT NULL, shared INTEGER NOT NULL, before TEXT NOT NULL,
+       taken TEXT NOT NULL, UNIQUE(path, guest_uuid)) STRICT;
+     INSERT INTO labelled SELECT number, path, guest_uuid, device, inode, mode, 1,
+       json_object('dac', json_object('value', '+'||uid||':+'||gid, 'holders', 0, 'notes', json('{}'))),
+       json_object('dac', '+'||taken_uid||':+'||taken_gid) FROM files;
+     DROP TABLE files;
+     ALTER TABLE labelled RENAME TO files;)",
 };
 
 enum class query : std::uint8_t {
@@ -70,15 +80,15 @@ constexpr const char* query_texts[] = {
   "ROLLBACK",
   "INSERT OR REPLACE INTO guests VALUES(?,?,?,?,?,?,?,?,?,?,?)",
   "DELETE FROM guests WHERE uuid=?",
-  "INSERT INTO files(path,guest_uuid,device,inode,uid,gid,mode,taken_uid,taken_gid) VALUES(?,?,?,?,?,?,?,?,?)"
-  " ON CONFLICT(path,guest_uuid) DO UPDATE SET device=excluded.device, inode=excluded.inode, uid=excluded.uid,"
-  " gid=excluded.gid, mode=excluded.mode, taken_uid=excluded.taken_uid, taken_gid=excluded.taken_gid",
+  "INSERT INTO files(path,guest_uuid,device,inode,mode,shared,before,taken) VALUES(?,?,?,?,?,?,?,?)"
+  " ON CONFLICT(path,guest_uuid) DO UPDATE SET device=excluded.device, inode=excluded.inode, mode=excluded.mode,"
+  " shared=excluded.shared, before=excluded.before, taken=excluded.taken",
   "DELETE FROM files WHERE path=? AND guest_uuid=?",
   "INSERT INTO events VALUES(?,?)",
   "DELETE FROM events WHERE sequence<=?",
   "INSERT OR REPLACE INTO named VALUES(?,?)",
   "SELECT uuid,name,domain_id,phase,pid,start_time,boot_id,run_dir,live_xml,persistent,extra FROM guests ORDER BY name",
-  "SELECT path,guest_uuid,device,inode,uid,gid,mode,taken_uid,taken_gid FROM files ORDER BY number",
+  "SELECT path,guest_uuid,device,inode,mode,shared,before,taken FROM files ORDER BY number",
   "SELECT name,value FROM named",
   "SELECT coalesce(max(sequence),0) FROM events",
   "SELECT sequence,text FROM events WHERE sequence>? ORDER BY sequence LIMIT ?",
@@ -196,7 +206,7 @@ public:
     if (code == SQLITE_OK)
       code = each(query::files, [&all](sqlite3_stmt* row) {
         auto& f = all.files.emplace_back();
-        read_row(row, f.path, f.guest_uuid, f.device, f.inode, f.uid, f.gid, f.mode, f.taken_uid, f.taken_gid);
+        read_row(row, f.path, f.guest_uuid, f.device, f.inode, f.mode, f.shared, f.before, f.taken);
       });
     if (code == SQLITE_OK)
       code = each(query::values, [&all](sqlite3_stmt* row) {
@@ -411,8 +421,7 @@ private:
                  g.live_xml, g.persistent, g.extra);
     });
     all(batch.put_files, [this](const file_row& f) {
-      return run(query::put_file, f.path, f.guest_uuid, f.device, f.inode, f.uid, f.gid, f.mode, f.taken_uid,
-                 f.taken_gid);
+      return run(query::put_file, f.path, f.guest_uuid, f.device, f.inode, f.mode, f.shared, f.before, f.taken);
     });
     all(batch.events, [this](const event_row& e) { return run(query::put_event, e.sequence, e.text); });
     all(batch.set, [this](const auto& one) { return run(query::set_value, one.first, one.second); });

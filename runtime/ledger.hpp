@@ -31,13 +31,14 @@ struct guest_row {
   bool operator==(const guest_row&) const = default;
 };
 
-/// A file that a guest took, and whose it was before. One row per (path, guest): a shared image has several, and the
-/// first one's owner is the true "before".
+/// A file that a guest took, and what it was before. One row per (path, guest): a shared image has several, and the
+/// first one's is the true "before".
 struct file_row {
   std::string path, guest_uuid;
   std::uint64_t device = 0, inode = 0;
-  unsigned uid = 0, gid = 0, mode = 0;
-  unsigned taken_uid = 0, taken_gid = 0;
+  unsigned mode = 0;
+  bool shared = false;       ///< The guest lets others have it too.
+  std::string before, taken; ///< JSON of the actors' own: its labels, by security model.
 
   bool operator==(const file_row&) const = default;
 };

@@ -96,6 +96,19 @@ std::string show_seccomp(const qemu_settings& from) {
 }
 
 /// A string stands for a list of one; an empty one for none.
+std::string set_core(qemu_settings& to, const setting_value& value) {
+  const auto* number = std::get_if<std::int64_t>(&value);
+  const auto* text = std::get_if<std::string>(&value);
+  if ((!number || *number < 0) && (!text || *text != "unlimited"))
+    return "takes a number from 0, or \"unlimited\"";
+  to.max_core = number ? static_cast<std::uint64_t>(*number) : std::numeric_limits<std::uint64_t>::max();
+  return {};
+}
+
+std::string show_core(const qemu_settings& from) {
+  return from.max_core == std::numeric_limits<std::uint64_t>::max() ? "\"unlimited\"" : std::to_string(from.max_core);
+}
+
 std::string as_list(const setting_value& value, text_list& list) {
   if (const auto* text = std::get_if<std::string>(&value))
     list = text->empty() ? text_list{} : text_list{*text};
@@ -212,20 +225,8 @@ std::string without_requirement(const qemu_settings& set) {
   return set.security_require_confined ? "no guest is refused for its confinement" : "";
 }
 
-std::string without_capabilities(const qemu_settings& set) {
-  return set.clear_emulator_capabilities ? "" : "QEMU never has capabilities";
-}
-
-std::string without_choice_of_filter(const qemu_settings& set) {
-  return set.seccomp_sandbox.value_or(true) ? "" : "QEMU always filters its system calls";
-}
-
 std::string without_dumps(const qemu_settings& set) {
   return set.auto_dump_path.empty() ? "" : "the memory of crashed guests is not kept";
-}
-
-std::string without_names(const qemu_settings& set) {
-  return set.set_process_name ? "" : "a QEMU process is always named after its guest";
 }
 
 struct setting_row {
@@ -251,6 +252,10 @@ constexpr setting_row setting_rows[] = {
    "1: files of a guest are given to user and group while it runs, and back\n"
    "afterwards. 0: their owners are left alone.",
    set_flag<&s::dynamic_ownership>, show_flag<&s::dynamic_ownership>},
+  {"remember_owner",
+   "1: a file that is taken bears a note of whose it was, as libvirt writes them,\n"
+   "so that of two daemons on one host the last one gives it back.",
+   set_flag<&s::remember_owner>, show_flag<&s::remember_owner>},
   {"security_driver",
    "Confinement besides users: \"apparmor\", \"selinux\", or \"none\". Empty: what\n"
    "the host enforces.",
@@ -260,9 +265,10 @@ constexpr setting_row setting_rows[] = {
   {"security_require_confined", "1: a guest that is not confined may not start.",
    set_flag<&s::security_require_confined>, show_flag<&s::security_require_confined>,
    without_requirement},
-  {"clear_emulator_capabilities", "1: QEMU has no capabilities, also when its user is root.",
-   set_flag<&s::clear_emulator_capabilities>, show_flag<&s::clear_emulator_capabilities>,
-   without_capabilities},
+  {"clear_emulator_capabilities",
+   "1: QEMU has no capabilities, also when its user is root. 0: one of root has\n"
+   "all that the daemon has.",
+   set_flag<&s::clear_emulator_capabilities>, show_flag<&s::clear_emulator_capabilities>},
   {"namespaces", "Read for the sake of existing files; it has no effect.", set_namespaces, show_list<&s::namespaces>,
    without_namespaces},
   {"cgroup_controllers",
@@ -274,9 +280,9 @@ constexpr setting_row setting_rows[] = {
    "assigned devices and terminals.",
    set_device_acl, show_list<&s::cgroup_device_acl>},
   {"seccomp_sandbox",
-   "1: QEMU filters its own system calls. 0: it does not. -1: it does where it\n"
-   "can.",
-   set_seccomp, show_seccomp, without_choice_of_filter},
+   "1: QEMU filters its own system calls, as far as it does not need them.\n"
+   "0: it does not. -1: the default, which is 1.",
+   set_seccomp, show_seccomp},
   {"vnc_listen", "Address that VNC servers listen on unless a definition has one.", set_text<&s::vnc_listen>,
    show_text<&s::vnc_listen>},
   {"vnc_password",
@@ -295,12 +301,20 @@ constexpr setting_row setting_rows[] = {
    "Directory of the memory of guests that crashed and are to be dumped. Empty:\n"
    "dump in the state directory.",
    set_path<&s::auto_dump_path>, show_text<&s::auto_dump_path>, without_dumps},
-  {"set_process_name", "1: a QEMU process is named after its guest.", set_flag<&s::set_process_name>,
-   show_flag<&s::set_process_name>, without_names},
+  {"set_process_name", "1: ps(1) shows a QEMU as \"qemu:NAME\".", set_flag<&s::set_process_name>,
+   show_flag<&s::set_process_name>},
   {"max_processes", "Most processes and threads of QEMU's user. 0: as many as the daemon's own.",
    set_number<&s::max_processes, 0, most_unsigned>, show_number<&s::max_processes>},
   {"max_files", "Most files a QEMU may have open. 0: as many as the daemon.",
    set_number<&s::max_files, 0, most_unsigned>, show_number<&s::max_files>},
+  {"max_core",
+   "The most bytes of the core that a QEMU leaves when it crashes: a number, or\n"
+   "\"unlimited\".",
+   set_core, show_core},
+  {"dump_guest_core",
+   "1: such a core holds the guest's memory, unless its definition says\n"
+   "otherwise by <memory dumpCore='off'/>.",
+   set_flag<&s::dump_guest_core>, show_flag<&s::dump_guest_core>},
   {"stdio_handler", "Read for the sake of existing files; logs are written as with \"file\".", set_stdio_handler,
    show_text<&s::stdio_handler>, without_logd},
   {"lock_manager", "Read for the sake of existing files; it has no effect.", set_text<&s::lock_manager>,
@@ -339,14 +353,12 @@ constexpr std::string_view foreign_keys[] = {
   "default_tls_x509_secret_uuid",
   "default_tls_x509_verify",
   "deprecation_behavior",
-  "dump_guest_core",
   "dump_image_format",
   "gluster_debug_level",
   "hugetlbfs_mount",
   "keepalive_count",
   "keepalive_interval",
   "mac_filter",
-  "max_core",
   "max_queued",
   "max_threads_per_process",
   "memory_backing_dir",
@@ -366,7 +378,6 @@ constexpr std::string_view foreign_keys[] = {
   "pr_helper",
   "qemu_bridge_helper",
   "relaxed_acs_check",
-  "remember_owner",
   "remote_websocket_port_max",
   "remote_websocket_port_min",
   "save_image_format",

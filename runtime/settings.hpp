@@ -3,6 +3,7 @@
 #include "runtime/error.hpp"
 
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@ struct qemu_settings {
   std::string user;  ///< Empty: not set.
   std::string group; ///< Empty: not set.
   bool dynamic_ownership = true;
+  bool remember_owner = true;
   std::vector<std::string> security_driver; ///< Empty: whatever the host enforces.
   bool security_default_confined = true;
   bool security_require_confined = false;
@@ -35,9 +37,11 @@ struct qemu_settings {
   unsigned remote_display_port_max = 65535;
 
   std::string auto_dump_path; ///< Empty: `dump` in the state directory.
-  bool set_process_name = true;
+  bool set_process_name = false;
   unsigned max_processes = 0; ///< 0: as the daemon's own.
   unsigned max_files = 0;     ///< 0: as the daemon's own.
+  std::uint64_t max_core = 0; ///< Bytes; the highest number: any.
+  bool dump_guest_core = false;
   std::string stdio_handler = "file";
   std::string lock_manager; ///< Empty: none.
 

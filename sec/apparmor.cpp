@@ -149,6 +149,9 @@ profile_rule profile_rule_for(const resource& file) {
   case resource::kind::file:
   case resource::kind::block:
   case resource::kind::character:
+  case resource::kind::pci: // these three come as the nodes that they are
+  case resource::kind::mediated:
+  case resource::kind::usb:
     break;
   }
   return {file.readonly ? access::read : access::write, file.path};

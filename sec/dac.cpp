@@ -3,17 +3,12 @@
 #include "sec/file_access.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
-#include <climits>
 #include <cstring>
-#include <fcntl.h>
 #include <grp.h>
 #include <optional>
 #include <pwd.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -22,25 +17,6 @@ namespace {
 
 std::string reason(int number) {
   return std::strerror(number);
-}
-
-/// The recorded file as an O_PATH descriptor; empty when the path leads elsewhere or nowhere now.
-result<std::optional<found_file>> find_again(const owner_record& was) {
-  auto now = walk(was.path);
-  if (!now) {
-    if (now.error().number == ENOENT || now.error().number == ENOTDIR || now.error().number == ELOOP)
-      return std::nullopt;
-    return fail(errc::operation_failed,
-                fmt::format("cannot reach '{}' of '{}': {}", now.error().at, was.path, reason(now.error().number)));
-  }
-  if (!now->link_owners.empty() || now->info.st_dev != was.device || now->info.st_ino != was.inode)
-    return std::nullopt;
-  return std::optional{std::move(*now)};
-}
-
-/// Whether a file system refuses owners rather than us.
-bool has_no_owners(int number) {
-  return number == EPERM || number == EROFS || number == EOPNOTSUPP || number == ENOSYS;
 }
 
 struct user_entry {
@@ -159,66 +135,6 @@ result<dac_identity> resolve_identity(std::string_view user, std::string_view gr
   std::ranges::sort(groups);
   groups.erase(std::unique(groups.begin(), groups.end()), groups.end());
   return identity;
-}
-
-result<owner_record> observe(const std::string& path) {
-  if (auto absolute = must_be_absolute(path); !absolute)
-    return tl::make_unexpected(std::move(absolute.error()));
-  const auto here = walk(path);
-  if (!here)
-    return fail(errc::operation_failed, fmt::format("cannot reach '{}'{}: {}", path,
-                                                    here.error().at == path ? "" : " at '" + here.error().at + "'",
-                                                    reason(here.error().number)));
-  std::array<char, PATH_MAX> real{};
-  const auto length = ::readlink(name_of(here->fd).c_str(), real.data(), real.size());
-  if (length < 0)
-    return fail(errc::operation_failed, fmt::format("cannot tell where '{}' leads: {}", path, reason(errno)));
-  const auto& info = here->info;
-  return owner_record{
-    .path = {real.data(), static_cast<std::size_t>(length)},
-    .device = info.st_dev,
-    .inode = info.st_ino,
-    .uid = info.st_uid,
-    .gid = info.st_gid,
-    .mode = info.st_mode,
-    .foreign_link =
-      std::ranges::any_of(here->link_owners, [&](uid_t owner) { return owner != 0 && owner != info.st_uid; }),
-  };
-}
-
-result<void> take(const owner_record& was, uid_t uid, gid_t gid) {
-  const auto now = find_again(was);
-  if (!now)
-    return tl::make_unexpected(now.error());
-  if (!*now)
-    return fail(errc::operation_failed, fmt::format("'{}' was replaced a moment ago: try again", was.path));
-  const auto& [fd, info, links] = **now;
-  if (info.st_uid == uid && info.st_gid == gid)
-    return {};
-  if (was.foreign_link && info.st_uid != uid)
-    return fail(
-      errc::operation_failed,
-      fmt::format("'{}' belongs to user {} but was named by somebody else's symbolic link: name it by this path",
-                  was.path, info.st_uid));
-  if (::fchownat(fd.get(), "", uid, gid, AT_EMPTY_PATH) == 0 || has_no_owners(errno))
-    return {};
-  return fail(errc::operation_failed,
-              fmt::format("cannot make '{}' belong to {}:{}: {}", was.path, uid, gid, reason(errno)));
-}
-
-result<void> give_back(const owner_record& was, uid_t taken_uid, gid_t taken_gid) {
-  const auto now = find_again(was);
-  if (!now)
-    return tl::make_unexpected(now.error());
-  if (!*now)
-    return {};
-  const auto& [fd, info, links] = **now;
-  if (info.st_uid != taken_uid || info.st_gid != taken_gid || (info.st_uid == was.uid && info.st_gid == was.gid))
-    return {};
-  if (::fchownat(fd.get(), "", was.uid, was.gid, AT_EMPTY_PATH) == 0)
-    return {};
-  return fail(errc::operation_failed,
-              fmt::format("cannot give '{}' back to {}:{}: {}", was.path, was.uid, was.gid, reason(errno)));
 }
 
 result<void> check_search(const std::string& path, const dac_identity& who) {

@@ -76,35 +76,8 @@ result<std::string> text_of(const char* path) {
   return std::move(text).str();
 }
 
-/// The recorded file by a name that stays its own. Empty when its path leads elsewhere or nowhere now.
-struct held_file {
-  unique_fd fd;
-  struct stat info {};
-  std::string name() const { return fmt::format("/proc/self/fd/{}", fd.get()); }
-};
-
-result<std::optional<held_file>> hold(const owner_record& file) {
-  held_file held{unique_fd{::open(file.path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC)}, {}};
-  if (!held.fd && errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
-    return fail(errc::operation_failed, fmt::format("cannot reach '{}': {}", file.path, reason(errno)));
-  if (!held.fd || ::fstat(held.fd.get(), &held.info) != 0 || held.info.st_dev != file.device ||
-      held.info.st_ino != file.inode)
-    return std::nullopt;
-  return std::optional{std::move(held)};
-}
-
 bool has_no_labels(int number) {
   return number == EOPNOTSUPP || number == EROFS || number == EPERM || number == ENOSYS;
-}
-
-result<std::string> label_of(const held_file& held, const std::string& path) {
-  char* text = nullptr;
-  if (::getfilecon_raw(held.name().c_str(), &text) < 0) {
-    if (errno == ENODATA || errno == EOPNOTSUPP)
-      return std::string{};
-    return fail(errc::operation_failed, fmt::format("cannot read the SELinux label of '{}': {}", path, reason(errno)));
-  }
-  return std::string{made_text{text}.get()};
 }
 
 /// File systems that guests may use as they are when the policy is told so.
@@ -120,9 +93,9 @@ constexpr known_file_system known_file_systems[] = {
   {FUSE_SUPER_MAGIC, "a FUSE file system", "virt_use_fusefs"},
 };
 
-std::string remedy_for(const held_file& held, const std::string& path, const std::string& label, int number) {
+std::string remedy_for(const found_file& file, const std::string& path, const std::string& label, int number) {
   struct statfs about {};
-  const bool known = ::fstatfs(held.fd.get(), &about) == 0;
+  const bool known = ::fstatfs(file.fd.get(), &about) == 0;
   for (const auto& each : known_file_systems)
     if (known && static_cast<std::uint32_t>(about.f_type) == static_cast<std::uint32_t>(each.magic)) {
       if (::security_get_boolean_active(each.boolean) == 1)
@@ -130,7 +103,7 @@ std::string remedy_for(const held_file& held, const std::string& path, const std
       return fmt::format("'{}' is on {}, which takes no label: `setsebool -P {} on` lets guests use it", path, each.name,
                          each.boolean);
     }
-  auto own = label_of(held, path);
+  auto own = read_selinux_label(file, path);
   return fmt::format("'{}' keeps its label '{}' ({}): to let guests use it, mount its file system with -o context=\"{}\"", path,
                      own ? *own : "", reason(number), label);
 }
@@ -254,48 +227,26 @@ result<std::string> known_selinux_label(const std::string& label) {
   return std::string{made_text{text}.get()};
 }
 
-result<std::string> file_label(const owner_record& file) {
-  const auto held = hold(file);
-  if (!held)
-    return tl::make_unexpected(held.error());
-  if (!*held)
-    return fail(errc::operation_failed, fmt::format("'{}' was replaced a moment ago: try again", file.path));
-  return label_of(**held, file.path);
+result<std::string> read_selinux_label(const found_file& file, const std::string& path) {
+  char* text = nullptr;
+  if (::getfilecon_raw(name_of(file.fd).c_str(), &text) < 0) {
+    if (errno == ENODATA || errno == EOPNOTSUPP)
+      return std::string{};
+    return fail(errc::operation_failed, fmt::format("cannot read the SELinux label of '{}': {}", path, reason(errno)));
+  }
+  return std::string{made_text{text}.get()};
 }
 
-result<std::string> set_file_label(const owner_record& file, const std::string& label) {
-  const auto held = hold(file);
-  if (!held)
-    return tl::make_unexpected(held.error());
-  if (!*held)
-    return fail(errc::operation_failed, fmt::format("'{}' was replaced a moment ago: try again", file.path));
-  if (::setfilecon_raw((*held)->name().c_str(), label.c_str()) == 0)
+result<std::string> write_selinux_label(const found_file& file, const std::string& path, const std::string& label) {
+  const auto name = name_of(file.fd);
+  const auto wanted = label.empty() ? usual_label(path, file.info.st_mode) : label;
+  if ((wanted.empty() ? ::removexattr(name.c_str(), "security.selinux") : ::setfilecon_raw(name.c_str(), wanted.c_str())) == 0)
     return std::string{};
   const int number = errno;
   if (has_no_labels(number))
-    return remedy_for(**held, file.path, label, number);
+    return remedy_for(file, path, wanted, number);
   return fail(errc::operation_failed,
-              fmt::format("cannot give '{}' the SELinux label '{}': {}", file.path, label, reason(number)));
-}
-
-result<void> restore_file_label(const owner_record& file, const std::string& taken, const std::string& before) {
-  const auto held = hold(file);
-  if (!held)
-    return tl::make_unexpected(held.error());
-  if (!*held)
-    return {};
-  const auto now = label_of(**held, file.path);
-  if (!now)
-    return tl::make_unexpected(now.error());
-  if (*now != taken || taken == before)
-    return {};
-  const auto label = before.empty() ? usual_label(file.path, (*held)->info.st_mode) : before;
-  const auto name = (*held)->name();
-  if ((label.empty() ? ::removexattr(name.c_str(), "security.selinux") : ::setfilecon_raw(name.c_str(), label.c_str())) == 0 ||
-      has_no_labels(errno))
-    return {};
-  return fail(errc::operation_failed,
-              fmt::format("cannot give '{}' its SELinux label '{}' back: {}", file.path, label, reason(errno)));
+              fmt::format("cannot give '{}' the SELinux label '{}': {}", path, wanted, reason(number)));
 }
 
 socket_label::socket_label(const std::string& label) {

@@ -2,7 +2,7 @@
 
 #include "runtime/error.hpp"
 #include "sec/category_pool.hpp"
-#include "sec/dac.hpp"
+#include "sec/file_access.hpp"
 #include "sec/resource.hpp"
 
 #include <optional>
@@ -10,7 +10,7 @@
 #include <string_view>
 #include <sys/types.h>
 
-// Labels of SELinux. What takes an `owner_record` blocks on the file system: workers only.
+// Labels of SELinux. What takes a `found_file` file blocks on the file system: workers only.
 
 namespace troupe {
 
@@ -69,18 +69,13 @@ std::string image_context(const selinux_contexts& contexts, const selinux_label&
 /// The label in the form in which the kernel tells it. Errors: bad_argument when the policy does not know it.
 result<std::string> known_selinux_label(const std::string& label);
 
-/// The label of the file, which is still the recorded one. Empty: it has none. Errors: operation_failed.
-result<std::string> file_label(const owner_record& file);
+/// The label of a file at `path`. Empty: it has none. Errors: operation_failed.
+result<std::string> read_selinux_label(const found_file& file, const std::string& path);
 
-/// Gives the file a label. A file system that has no labels, or one for all its files, leaves it as it is: that is
-/// told, with the remedy, and is no failure, as the policy may let guests use it. Otherwise the text is empty.
-/// Errors: operation_failed.
-result<std::string> set_file_label(const owner_record& file, const std::string& label);
-
-/// Gives the file the label `before`, or the policy's usual one for its path when that is empty, if it is the same file
-/// and still has the label `taken`. What is gone, replaced or labelled by somebody else meanwhile is left alone, which is
-/// success. Errors: operation_failed.
-result<void> restore_file_label(const owner_record& file, const std::string& taken, const std::string& before);
+/// Gives the file a label, or the policy's usual one for its path when that is empty. A file system that has no labels, or
+/// one for all its files, leaves it as it is: that is told, with the remedy, and is no failure, as the policy may let
+/// guests use it. Otherwise the text is empty. Errors: operation_failed.
+result<std::string> write_selinux_label(const found_file& file, const std::string& path, const std::string& label);
 
 /// While this lives, the sockets that its thread makes have the label. Empty: nothing changes.
 class socket_label {

@@ -68,7 +68,8 @@ void name_pty(domain& guest, std::string_view chardev, std::string_view path);
 
 /// Something on the host that the guest's QEMU opens.
 struct needed_resource {
-  enum class kind : std::uint8_t { file, block, character, directory, socket };
+  /// The last three have no path but what names a device of the host: "0000:01:00.0", a UUID, "VENDOR:PRODUCT".
+  enum class kind : std::uint8_t { file, block, character, directory, socket, pci, mediated, usb };
 
   std::string path;
   bool readonly = false;
@@ -76,6 +77,14 @@ struct needed_resource {
   kind what = kind::file;
   bool relabel = true;   ///< False: owner and label stay as they are.
   bool create = false;   ///< Where there is none QEMU would make it: the file behind a serial port.
+  struct own_label {
+    std::string model;    ///< Empty: every one.
+    bool relabel = true;
+    std::string label;    ///< Empty: the guest's own.
+    bool operator==(const own_label&) const = default;
+  };
+  bool optional = false; ///< The guest starts without it, too.
+  std::vector<own_label> labels{}; ///< By which the definition treats it otherwise than the guest's other files.
 
   bool operator==(const needed_resource&) const = default;
 };

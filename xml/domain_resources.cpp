@@ -24,6 +24,7 @@ public:
     known->readonly = known->readonly && wanted.readonly;
     known->shared = known->shared && wanted.shared;
     known->relabel = known->relabel && wanted.relabel;
+    known->labels.insert(known->labels.end(), wanted.labels.begin(), wanted.labels.end());
   }
 
   void add_source(const storage_source& source, bool readonly, bool shared) {
@@ -33,7 +34,10 @@ public:
                                                                : kind::file;
     if (source.type == storage_type::file || source.type == storage_type::block || source.type == storage_type::dir ||
         source.type == storage_type::vhostuser)
-      add({source.path, readonly, shared, what, relabels(source.labels) && source.type != storage_type::vhostuser});
+      add({source.path, readonly, shared, what, source.type != storage_type::vhostuser, false,
+           false, labels_of(source.labels)});
+    if (source.type == storage_type::nvme && source.nvme_address)
+      add({pci_text(source.nvme_address->pci), false, false, kind::pci});
     for (const auto& host : source.hosts)
       add({host.socket, false, true, kind::socket, false});
     if (source.pr)
@@ -51,18 +55,18 @@ public:
     for (const auto& end : source.ends)
       switch (source.type) {
       case chardev_type::file:
-        add({end.path, false, false, kind::file, relabels(end.labels), true});
+        add({end.path, false, false, kind::file, true, true, false, labels_of(end.labels)});
         break;
       case chardev_type::dev:
-        add({end.path, false, false, kind::character, relabels(end.labels)});
+        add({end.path, false, false, kind::character, true, false, false, labels_of(end.labels)});
         break;
       case chardev_type::pipe:
-        add({end.path, false, false, kind::file, relabels(end.labels)});
+        add({end.path, false, false, kind::file, true, false, false, labels_of(end.labels)});
         break;
       case chardev_type::unix_:
         // A socket that QEMU makes is not there yet.
         if (end.mode == "connect")
-          add({end.path, false, true, kind::socket, relabels(end.labels)});
+          add({end.path, false, true, kind::socket, true, false, false, labels_of(end.labels)});
         break;
       default:
         break;
@@ -71,12 +75,18 @@ public:
   }
 
 private:
-  static bool relabels(const std::vector<source_seclabel>& labels) {
-    return std::ranges::none_of(labels, [](const auto& each) {
-      return (each.model.empty() || each.model == "dac") && each.relabel == yes_no::no;
-    });
+  static std::vector<needed_resource::own_label> labels_of(const std::vector<source_seclabel>& labels) {
+    std::vector<needed_resource::own_label> out;
+    for (const auto& each : labels)
+      out.push_back({each.model, each.relabel != yes_no::no, each.label});
+    return out;
   }
 };
+
+/// A number as device files name it: four digits.
+std::string bare_hex(std::string_view text) {
+  return fmt::format("{:0>4}", text.substr(text.starts_with("0x") ? 2 : 0));
+}
 
 void add_machine(resource_list& list, const os_description& os) {
   // One kernel boots many guests, and nobody writes to it.
@@ -93,14 +103,34 @@ void add_machine(resource_list& list, const os_description& os) {
   }
 }
 
+/// A node that many open, and whose owner and mode say who may.
+void add_common(resource_list& list, std::string path) {
+  list.add({std::move(path), false, true, kind::character, false});
+}
+
 void add_hostdev(resource_list& list, const hostdev& each) {
   if (each.mode != "subsystem")
     return;
-  if (each.type == "pci" || each.type == "mdev")
-    list.add({"/dev/vfio/vfio", false, true, kind::character, false});
+  const bool optional = each.startup == "optional";
+  if (each.type == "pci" && each.source_address)
+    list.add({pci_text(each.source_address->pci), false, false, kind::pci});
+  else if (each.type == "mdev")
+    list.add({each.mdev_uuid, false, false, kind::mediated});
   else if (each.type == "usb" && !each.usb_bus.empty() && !each.usb_device.empty())
-    list.add(
-      {fmt::format("/dev/bus/usb/{:0>3}/{:0>3}", each.usb_bus, each.usb_device), false, false, kind::character, true});
+    list.add({fmt::format("/dev/bus/usb/{:0>3}/{:0>3}", each.usb_bus, each.usb_device), false, false, kind::character, true,
+              false, optional});
+  else if (each.type == "usb")
+    list.add({fmt::format("{}:{}", bare_hex(each.vendor_id), bare_hex(each.product_id)), false, false, kind::usb, true, false,
+              optional});
+}
+
+void add_interface(resource_list& list, const net_interface& each) {
+  if (each.type == net_type::vhostuser && each.source_mode != "server")
+    list.add({each.source_path, false, false, kind::socket, true});
+  if (each.type == net_type::hostdev && each.source_pci)
+    list.add({pci_text(each.source_pci->pci), false, false, kind::pci});
+  if (each.driver && each.driver->name == "vhost")
+    add_common(list, "/dev/vhost-net");
 }
 
 } // namespace
@@ -122,7 +152,11 @@ std::vector<needed_resource> resources_of(const domain& guest) {
   for (const auto& each : devices.redirdevs)
     list.add_chardev(each.source);
   for (const auto& each : devices.rngs) {
-    list.add({each.path, true, true, kind::character, false});
+    if (each.backend.empty() || each.backend == "random") {
+      const auto path = each.path.empty() ? "/dev/urandom" : each.path;
+      // Everybody reads the kernel's own; another source is for those it is given to.
+      list.add({path, true, true, kind::character, path != "/dev/urandom" && path != "/dev/random"});
+    }
     list.add_chardev(each.source);
   }
   for (const auto& each : devices.filesystems) {
@@ -132,7 +166,8 @@ std::vector<needed_resource> resources_of(const domain& guest) {
       list.add({each.source, false, false, kind::socket, true});
   }
   for (const auto& each : devices.tpms) {
-    list.add({each.device_path, false, false, kind::character, true});
+    if (each.backend == "passthrough")
+      list.add({each.device_path.empty() ? "/dev/tpm0" : each.device_path, false, false, kind::character, true});
     list.add({each.source_path, false, false, kind::socket, true});
   }
   for (const auto& each : devices.inputs) {
@@ -140,18 +175,24 @@ std::vector<needed_resource> resources_of(const domain& guest) {
     list.add({each.source_dev, false, false, kind::character, true});
   }
   for (const auto& each : devices.interfaces)
-    if (each.type == net_type::vhostuser && each.source_mode != "server")
-      list.add({each.source_path, false, false, kind::socket, true});
+    add_interface(list, each);
   for (const auto& each : devices.memories)
     list.add({each.path, false, false, kind::file, true});
-  for (const auto& each : devices.shmems)
+  for (const auto& each : devices.shmems) {
     list.add({each.server_path, false, true, kind::socket, false});
+    if (each.model.empty() || each.model == "ivshmem-plain")
+      list.add({"/dev/shm/" + each.name, false, true, kind::file, true, true});
+  }
+  if (!devices.vsocks.empty())
+    add_common(list, "/dev/vhost-vsock");
+  if (guest.launch_security && guest.launch_security->type == launch_kind::sev)
+    add_common(list, "/dev/sev");
   for (const auto& each : devices.videos)
     if (each.acceleration)
-      list.add({each.acceleration->rendernode, false, true, kind::character, false});
+      add_common(list, each.acceleration->rendernode);
   for (const auto& each : devices.graphics)
     if (each.gl)
-      list.add({each.gl->rendernode, false, true, kind::character, false});
+      add_common(list, each.gl->rendernode);
   for (const auto& each : devices.hostdevs)
     add_hostdev(list, each);
   return std::move(list.all);

@@ -404,8 +404,8 @@ inline std::vector<std::string> company_fixture::contradictions() {
       out.push_back(row.path + " is in the ledger and nobody uses it");
   for (const auto& [path, file] : world->files) {
     const auto& before = world->first_owners.at(path);
-    if (users[path].empty() ? file != before : file.uid != qemu_uid || file.gid != qemu_gid)
-      out.push_back(fmt::format("{} belongs to {}:{} with {} users", path, file.uid, file.gid, users[path].size()));
+    if (users[path].empty() ? file != before : file.labels.at("dac") != owner_label(qemu_uid, qemu_gid))
+      out.push_back(fmt::format("{} belongs to {} with {} users", path, file.labels.at("dac"), users[path].size()));
   }
   for (const auto& defined : world->definitions)
     if (std::ranges::none_of(all, [&](const auto& view) { return view->ref.name == defined.first; }))

@@ -305,7 +305,7 @@ TEST_CASE("driver: an actor that fails now and then is always replaced", "[actor
 
 TEST_CASE("driver: a guest whose host calls never answer delays no other", "[actors]") {
   const std::string call =
-    GENERATE("observe_owners", "take_owners", "make_place", "remove_place", "give_back_owners", "launch");
+    GENERATE("observe_files", "take_files", "make_place", "remove_place", "give_back_files", "launch");
   INFO(call);
   company_of_three company;
   company.world->stuck = [&](std::string_view at, const std::string& about) {

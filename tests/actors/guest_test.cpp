@@ -80,9 +80,9 @@ TEST_CASE("guest: the steps of a start come in their order", "[actors]") {
   company.settle();
   const auto& trace = company.world->trace;
   const lines order{"commit guest web1 starting",
-                    "observe_owners",
+                    "observe_files",
                     "commit files of",
-                    "take_owners",
+                    "take_files",
                     "make_place web1",
                     "launch web1",
                     "go web1",
@@ -101,9 +101,9 @@ TEST_CASE("guest: a start that fails at any step unwinds what was done, and its 
   const auto [call, about] = GENERATE(table<std::string, std::string>({
     {"recall_facts", ""},
     {"commit", "guest web1 starting"},
-    {"observe_owners", ""},
+    {"observe_files", ""},
     {"commit", "files of"},
-    {"take_owner", ""},
+    {"take_file", ""},
     {"make_place", ""},
     {"launch", ""},
     {"reach_monitor", ""},

@@ -81,8 +81,7 @@ struct fake_qemu {
 };
 
 struct fake_file {
-  uid_t uid = 0;
-  gid_t gid = 0;
+  std::map<std::string, std::string> labels; ///< by security model
   std::uint64_t inode = 0;
   bool operator==(const fake_file&) const = default;
 };
@@ -99,6 +98,7 @@ public:
   // What survives a daemon.
   std::map<std::string, fake_file> files;
   std::map<std::string, fake_file> first_owners; ///< As `add_file` made them.
+  std::map<std::string, std::uint64_t> held_by_others; ///< Files that another supervisor's guests use, as it notes there.
   std::map<std::string, std::string> run_dirs;   ///< path to guest
   std::set<std::string> control_groups;
   std::map<int, std::shared_ptr<fake_qemu>> processes;
@@ -125,7 +125,7 @@ public:
   std::vector<std::string> trace;      ///< What was done, in order.
 
   void add_file(const std::string& path, uid_t uid, gid_t gid) {
-    files[path] = first_owners[path] = {uid, gid, files.size() + 100};
+    files[path] = first_owners[path] = {{{"dac", owner_label(uid, gid)}}, files.size() + 100};
   }
 
   /// How long something takes.
@@ -563,76 +563,82 @@ public:
     });
   }
 
-  void observe_owners(std::vector<labelled_path> paths, dac_identity, answer<std::vector<owner_record>> then) override {
-    if (!begins("observe_owners", paths.empty() ? "" : paths.front().path, then))
+  void observe_files(std::vector<resource> files, std::vector<std::string> models, dac_identity,
+                     answer<std::vector<seen_file>> then) override {
+    if (!begins("observe_files", files.empty() ? "" : files.front().path, then))
       return;
-    work(std::move(then), [this, paths]() -> result<std::vector<owner_record>> {
-      std::vector<owner_record> out;
-      for (const auto& each : paths) {
+    work(std::move(then), [this, files, models]() -> result<std::vector<seen_file>> {
+      std::vector<seen_file> out;
+      for (const auto& each : files) {
         if (each.create && !machine_->files.contains(each.path))
           machine_->add_file(each.path, 0, 0);
         const auto it = machine_->files.find(each.path);
         if (it == machine_->files.end())
           return fail(errc::operation_failed, fmt::format("'{}' is not there", each.path));
-        owner_record one;
+        file_record one;
         one.path = each.path;
         one.device = 1;
         one.inode = it->second.inode;
-        one.uid = it->second.uid;
-        one.gid = it->second.gid;
         one.mode = 0100600;
-        out.push_back(std::move(one));
+        for (const auto& model : models) {
+          one.labels[model].value = one.labels[model].now = it->second.labels[model];
+          if (const auto held = machine_->held_by_others.find(each.path); held != machine_->held_by_others.end())
+            one.labels[model].holders = held->second;
+        }
+        out.push_back({each, std::move(one)});
       }
       return out;
     });
   }
 
-  void take_owners(std::vector<owner_record> records, uid_t uid, gid_t gid, answer<done> then) override {
-    if (!begins("take_owners", records.empty() ? "" : records.front().path, then))
+  void take_files(std::vector<file_taking> all, answer<done> then) override {
+    if (!begins("take_files", all.empty() ? "" : all.front().before.path, then))
       return;
     // One after another, so that a daemon may die between two.
     auto step = std::make_shared<std::function<void(std::size_t)>>();
-    *step = [this, records, uid, gid, then, weak = std::weak_ptr(step)](std::size_t i) {
-      if (i == records.size())
+    *step = [this, all, then, weak = std::weak_ptr(step)](std::size_t i) {
+      if (i == all.size())
         return then(done{});
-      const auto& was = records[i];
+      const auto& was = all[i].before;
       if (machine_->fault)
-        if (auto why = machine_->fault("take_owner", was.path))
+        if (auto why = machine_->fault("take_file", was.path))
           return then(tl::make_unexpected(std::move(*why)));
       auto& file = machine_->files[was.path];
       const auto row = std::ranges::find(machine_->file_rows, was.path, &file_row::path);
-      if (row == machine_->file_rows.end() || row->uid != machine_->first_owners[was.path].uid)
-        machine_->violations.push_back("took " + was.path + " before the ledger knew whose it was");
-      if (file.inode == was.inode) {
-        file.uid = uid;
-        file.gid = gid;
+      for (const auto& [model, label] : all[i].labels) {
+        if (row == machine_->file_rows.end() ||
+            json::parse(row->before).at(model).at("value") != machine_->first_owners[was.path].labels[model])
+          machine_->violations.push_back("took " + was.path + " before the ledger knew what it was");
+        if (file.inode == was.inode)
+          file.labels[model] = label;
       }
       later(1ms, [i, keep = weak.lock()] { (*keep)(i + 1); });
     };
     later(2ms, [step] { (*step)(0); });
   }
 
-  void give_back_owners(std::vector<giving_back> all, answer<std::vector<std::string>> then) override {
-    if (!begins("give_back_owners", all.empty() ? "" : all.front().before.path, then))
+  void give_back_files(std::vector<file_taking> all, answer<std::vector<std::string>> then) override {
+    if (!begins("give_back_files", all.empty() ? "" : all.front().before.path, then))
       return;
     auto step = std::make_shared<std::function<void(std::size_t)>>();
     *step = [this, all, then, weak = std::weak_ptr(step)](std::size_t i) {
       if (i == all.size())
         return then(std::vector<std::string>{});
-      const auto& each = all[i];
-      auto& file = machine_->files[each.before.path];
-      if (file.inode == each.before.inode && file.uid == each.taken_uid && file.gid == each.taken_gid) {
-        if (std::ranges::find(machine_->file_rows, each.before.path, &file_row::path) == machine_->file_rows.end())
-          machine_->violations.push_back("gave " + each.before.path + " back after the ledger had forgotten it");
-        file.uid = each.before.uid;
-        file.gid = each.before.gid;
+      const auto& was = all[i].before;
+      auto& file = machine_->files[was.path];
+      for (const auto& [model, label] : all[i].labels) {
+        if (file.inode != was.inode || file.labels[model] != label)
+          continue;
+        if (std::ranges::find(machine_->file_rows, was.path, &file_row::path) == machine_->file_rows.end())
+          machine_->violations.push_back("gave " + was.path + " back after the ledger had forgotten it");
+        file.labels[model] = was.labels.at(model).value;
       }
       later(1ms, [i, keep = weak.lock()] { (*keep)(i + 1); });
     };
     later(2ms, [step] { (*step)(0); });
   }
 
-  void make_control_group(std::string group, std::vector<labelled_path>, answer<done> then) override {
+  void make_control_group(std::string group, std::vector<resource>, answer<done> then) override {
     if (!begins("make_control_group", group, then))
       return;
     work(std::move(then), [this, group]() -> result<done> {

@@ -10,7 +10,7 @@ secure_guest wish_of(int number, std::vector<std::string> paths) {
   wish.uuid = uuid_for(number);
   wish.name = fmt::format("web{}", number);
   for (auto& path : paths)
-    wish.paths.push_back({std::move(path), false, true, true, false});
+    wish.paths.push_back({.path = std::move(path)});
   return wish;
 }
 
@@ -26,7 +26,8 @@ struct manager : company_fixture {
   outcome<done> leaves(int number) { return now->ask<done>(now->security, release_guest{uuid_for(number), {}}); }
   void release(int number) { REQUIRE(answer(leaves(number))); }
   const fake_file& file(const std::string& path) { return world->files.at(path); }
-  bool is_taken(const std::string& path) { return file(path).uid == qemu_uid && file(path).gid == qemu_gid; }
+  std::string owner(const std::string& path) { return file(path).labels.at("dac"); }
+  bool is_taken(const std::string& path) { return owner(path) == owner_label(qemu_uid, qemu_gid); }
   bool is_as_before(const std::string& path) { return file(path) == world->first_owners.at(path); }
 };
 
@@ -66,7 +67,7 @@ TEST_CASE("security manager: what cannot be taken leaves everything as it was, a
   manager it;
   REQUIRE(it.secure(wish_of(1, {"/images/a"})));
   it.world->fault = [](std::string_view call, const std::string& about) -> std::optional<error> {
-    if (call == "take_owner" && about == "/images/b")
+    if (call == "take_file" && about == "/images/b")
       return error{errc::operation_failed, "cannot give '/images/b' to 64055"};
     return std::nullopt;
   };
@@ -112,6 +113,83 @@ TEST_CASE("security manager: a missing file and an unknown user are refused with
   CHECK(unknown.error().detail.find("guest 'web1': DAC label 'nobody-knows:nobody-knows'") == 0);
   CHECK(it.is_as_before("/images/a"));
   CHECK(it.world->file_rows.empty());
+}
+
+TEST_CASE("security manager: a file gets the owner that its definition gives it, or none", "[actors]") {
+  manager it;
+  it.world->add_file("/images/c", 5, 5);
+  auto wish = wish_of(1, {"/images/a", "/images/b", "/images/c"});
+  wish.user = "+7:+8";
+  wish.paths[0].labels = {{"selinux", false, ""}, {"dac", true, "+1:+2"}};
+  wish.paths[1].labels = {{"dac", false, ""}};
+  wish.paths[2].labels = {{"selinux", true, "a_u:a_r:a_t:s0"}};
+  const auto who = it.secure(wish);
+  REQUIRE(who);
+  CHECK(who->label == "+7:+8");
+  CHECK(it.owner("/images/a") == "+1:+2");
+  CHECK(it.is_as_before("/images/b"));
+  CHECK(it.owner("/images/c") == "+7:+8");
+  it.crash();
+  it.settle();
+  for (const auto* path : {"/images/a", "/images/b", "/images/c"})
+    CHECK(it.is_as_before(path));
+
+  wish.paths[0].labels = {{"dac", true, "nobody-knows:nobody-knows"}};
+  const auto unknown = it.secure(wish);
+  REQUIRE_FALSE(unknown);
+  CHECK(unknown.error().detail.find("guest 'web1': DAC label 'nobody-knows:nobody-knows' of '/images/a'") == 0);
+  wish.relabel = false;
+  wish.paths[0].labels.clear();
+  REQUIRE(it.secure(wish));
+  for (const auto* path : {"/images/a", "/images/b", "/images/c"})
+    CHECK(it.is_as_before(path));
+}
+
+TEST_CASE("security manager: a file that a guest has to itself gets no other owner", "[actors]") {
+  for (const bool after_restart : {false, true}) {
+    manager it;
+    REQUIRE(it.secure(wish_of(1, {"/images/a"})));
+    if (after_restart) {
+      const auto kept = it.world->file_rows;
+      it.release(1);
+      it.world->files["/images/a"].labels["dac"] = owner_label(qemu_uid, qemu_gid);
+      it.world->file_rows = kept;
+      caf::anon_send(it.now->security, recall_labels{kept});
+    }
+    auto wish = wish_of(2, {"/images/a", "/images/b"});
+    wish.user = "+7:+8";
+    const auto who = it.secure(wish);
+    REQUIRE_FALSE(who);
+    CHECK(who.error().code == errc::wrong_state);
+    CHECK(who.error().detail == "guest 'web2': '/images/a' is in use by another guest with the dac label '+64055:+108': "
+                                "it cannot be '+7:+8' as well");
+    CHECK(it.is_taken("/images/a"));
+    CHECK(it.is_as_before("/images/b"));
+    wish.paths[0].shared = true; // the other one does not share
+    CHECK_FALSE(it.secure(wish));
+    it.release(1);
+    CHECK(it.is_as_before("/images/a"));
+    REQUIRE(it.secure(wish));
+    CHECK(it.owner("/images/a") == "+7:+8");
+    it.release(2);
+    CHECK(it.is_as_before("/images/a"));
+  }
+}
+
+TEST_CASE("security manager: what another supervisor's guest uses gets no other owner", "[actors]") {
+  manager it;
+  it.world->held_by_others["/images/a"] = 1;
+  const auto who = it.secure(wish_of(1, {"/images/a"}));
+  REQUIRE_FALSE(who);
+  CHECK(who.error().code == errc::wrong_state);
+  CHECK(who.error().detail == "guest 'web1': '/images/a' is in use by another supervisor's guest with the dac label "
+                              "'+1000:+1000': it cannot be '+64055:+108' as well");
+  CHECK(it.is_as_before("/images/a"));
+  auto wish = wish_of(1, {"/images/a"});
+  wish.user = "+1000:+1000"; // the same
+  REQUIRE(it.secure(wish));
+  it.release(1);
+  CHECK(it.is_as_before("/images/a"));
 }
 
 TEST_CASE("security manager: a guest whose files hang delays no other", "[actors]") {

@@ -132,10 +132,10 @@ ledger_batch random_batch(std::mt19937& draw, std::uint64_t& sequence) {
                                .guest_uuid = name(),
                                .device = draw(),
                                .inode = ~0ull - draw() % 9,
-                               .uid = static_cast<unsigned>(-1),
-                               .gid = 7,
                                .mode = 0100644,
-                               .taken_uid = 64055});
+                               .shared = draw() % 2 == 0,
+                               .before = name(),
+                               .taken = "{}"});
   for (auto n = draw() % 3; n > 0; --n)
     batch.drop_files.emplace_back("/" + name(), name());
   for (auto n = draw() % 4; n > 0; --n)
@@ -185,7 +185,7 @@ TEST_CASE("ledger: every byte of a row comes back", "[runtime]") {
   temp_dir dir;
   loop on;
   const auto guest = some_guest("web1");
-  const file_row image{"/a\nb", "u", ~0ull, 1ull << 63, ~0u, 0, 0107777, 1, 2};
+  const file_row image{"/a\nb", "u", ~0ull, 1ull << 63, 0107777, true, "{\"dac\":\"+0\"}", "\xff'"};
   {
     auto file = opened(dir / "ledger", on);
     REQUIRE(commit(*file, on, {.put_guests = {guest}, .put_files = {image}, .set = {{"", "value"}}}));
@@ -448,6 +448,27 @@ TEST_CASE("ledger: a newer Troupe's file, and another program's, are left as the
   CHECK(foreign.code == errc::unsupported_config);
   CHECK_THAT(foreign.detail, Contains(other) && Contains("no ledger"));
   CHECK(contents_of(other) == bytes);
+}
+
+TEST_CASE("ledger: a file of before labels is brought up to date, with every owner", "[runtime]") {
+  temp_dir dir;
+  loop on;
+  const auto path = dir / "ledger";
+  opened(path, on);
+  meddle(path, R"(DROP TABLE files;
+    CREATE TABLE files(
+       number INTEGER PRIMARY KEY, path TEXT NOT NULL, guest_uuid TEXT NOT NULL, device INTEGER NOT NULL,
+       inode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL, mode INTEGER NOT NULL,
+       taken_uid INTEGER NOT NULL, taken_gid INTEGER NOT NULL, UNIQUE(path, guest_uuid)) STRICT;
+    INSERT INTO files VALUES(1, '/b', 'u', 7, -8, 4294967294, 6, 33188, 64055, 108);
+    INSERT INTO files VALUES(2, '/a', 'u', 7, 9, 0, 0, 33188, 0, 0);
+    PRAGMA user_version=1)");
+  const std::vector<file_row> files{
+    {"/b", "u", 7, ~0ull - 7, 33188, true, R"({"dac":{"value":"+4294967294:+6","holders":0,"notes":{}}})",
+     R"({"dac":"+64055:+108"})"},
+    {"/a", "u", 7, 9, 33188, true, R"({"dac":{"value":"+0:+0","holders":0,"notes":{}}})", R"({"dac":"+0:+0"})"}};
+  CHECK((opened(path, on)->load().value().files == files));
+  CHECK((opened(path, on)->load().value().files == files));
 }
 
 TEST_CASE("ledger: the file is its owner's alone, and a path that cannot be is named", "[runtime]") {

@@ -87,7 +87,10 @@ spice_password = "s"
 remote_display_port_min = 6000
 remote_display_port_max = 6100
 auto_dump_path = "/dumps"
-set_process_name = 0
+set_process_name = 1
+remember_owner = 0
+max_core = "unlimited"
+dump_guest_core = 1
 max_processes = 4294967295
 max_files = 32768
 stdio_handler = "file"
@@ -113,7 +116,11 @@ qmp_timeout_ms = 5000
   CHECK(read.remote_display_port_min == 6000);
   CHECK(read.remote_display_port_max == 6100);
   CHECK(read.auto_dump_path == "/dumps");
-  CHECK_FALSE(read.set_process_name);
+  CHECK(read.set_process_name);
+  CHECK_FALSE(read.remember_owner);
+  CHECK(read.max_core == std::numeric_limits<std::uint64_t>::max());
+  CHECK(good("max_core = 4096").max_core == 4096);
+  CHECK(read.dump_guest_core);
   CHECK(read.max_processes == 4294967295u);
   CHECK(read.max_files == 32768);
   CHECK(read.networks == std::map<std::string, std::string>{{"default", "virbr0"}, {"a=b", "br1"}});
@@ -160,6 +167,8 @@ TEST_CASE("settings: what is wrong is named with its line", "[runtime]") {
     {"remote_display_port_min = 6000\nremote_display_port_max = 5999\nuser=\"\"",
      "qemu.conf:2: remote_display_port_min"},
     {"auto_dump_path = \"dump\"", "'dump' does not begin with '/'"},
+    {"max_core = \"much\"", "max_core: takes a number from 0, or \"unlimited\""},
+    {"max_core = -1", "max_core: takes a number from 0"},
     {"cgroup_device_acl = [ \"null\" ]", "'null' does not begin with '/'"},
     {"stdio_handler = \"syslog\"", "stdio_handler: takes \"file\" or \"logd\""},
     {"networks = [ \"default\" ]", "'default' is not of the form"},

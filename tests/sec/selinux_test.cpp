@@ -1,3 +1,4 @@
+#include "sec/file_labels.hpp"
 #include "sec/selinux.hpp"
 
 #include "tests/catch.hpp"
@@ -16,6 +17,7 @@ namespace {
 // As Debian 12 and Fedora have them.
 constexpr std::string_view one_domain = "system_u:system_r:svirt_t:s0\n";
 constexpr std::string_view two_domains = "# guests\nsystem_u:system_r:svirt_t:s0\n\n  system_u:system_r:svirt_tcg_t:s0  \n";
+const std::vector<std::string> selinux{"selinux"};
 constexpr std::string_view images = "system_u:object_r:svirt_image_t:s0\nsystem_u:object_r:virt_content_t:s0\n";
 
 selinux_contexts debian() {
@@ -131,19 +133,22 @@ TEST_CASE("selinux: a file gets its label, and the one it had comes back", "[sec
   const auto path = write_file(dir / "image", "x");
   if (!can_write_labels(path))
     return;
-  const auto file = observe(path).value();
-  for (const std::string before : {"", "system_u:object_r:virt_image_t:s0", "odd"}) {
-    INFO(before);
-    if (!before.empty())
-      REQUIRE(::lsetxattr(path.c_str(), "security.selinux", before.c_str(), before.size() + 1, 0) == 0);
-    const auto was = label_at(path);
-    CHECK(file_label(file).value() == before);
-    CHECK(set_file_label(file, mine).value().empty());
-    CHECK(label_at(path) == with_zero(mine));
-    CHECK(file_label(file).value() == mine);
-    CHECK(restore_file_label(file, mine, before));
-    CHECK(label_at(path) == was);
-  }
+  for (const auto& notes : {file_notes{}, file_notes{true, "here"}})
+    for (const std::string before : {"", "system_u:object_r:virt_image_t:s0", "odd"}) {
+      INFO(before);
+      if (before.empty())
+        ::lremovexattr(path.c_str(), "security.selinux");
+      else
+        REQUIRE(::lsetxattr(path.c_str(), "security.selinux", before.c_str(), before.size() + 1, 0) == 0);
+      const auto was = label_at(path);
+      const auto file = observe(path, selinux, notes).value();
+      CHECK(file.labels.at("selinux").value == before);
+      CHECK(take({file, {{"selinux", mine}}}, notes).value().empty());
+      CHECK(label_at(path) == with_zero(mine));
+      CHECK(observe(path, selinux, notes).value().labels.at("selinux").now == mine);
+      CHECK(give_back({file, {{"selinux", mine}}}, notes));
+      CHECK(label_at(path) == was);
+    }
 }
 
 TEST_CASE("selinux: what somebody else labelled or put in its place is left alone", "[sec]") {
@@ -151,37 +156,37 @@ TEST_CASE("selinux: what somebody else labelled or put in its place is left alon
   const auto path = write_file(dir / "image", "x");
   if (!can_write_labels(path))
     return;
-  const auto file = observe(path).value();
-  REQUIRE(set_file_label(file, mine));
-  REQUIRE(set_file_label(file, "somebody:object_r:elses_t:s0"));
-  CHECK(restore_file_label(file, mine, "before"));
-  CHECK(label_at(path) == with_zero("somebody:object_r:elses_t:s0"));
+  const auto file = observe(path, selinux, {}).value();
+  const std::string elses = "somebody:object_r:elses_t:s0";
+  REQUIRE(take({file, {{"selinux", elses}}}, {}));
+  CHECK(give_back({file, {{"selinux", mine}}}, {}));
+  CHECK(label_at(path) == with_zero(elses));
 
   std::filesystem::rename(path, dir / "moved");
   write_file(path, "other");
-  CHECK(restore_file_label(file, "somebody:object_r:elses_t:s0", "before"));
+  CHECK(give_back({file, {{"selinux", elses}}}, {}));
   CHECK(label_at(path) == "-");
-  CHECK_FALSE(set_file_label(file, mine));
-  CHECK_FALSE(file_label(file));
+  CHECK_FALSE(take({file, {{"selinux", mine}}}, {}));
   std::filesystem::remove(path);
-  CHECK(restore_file_label(file, mine, "before"));
+  CHECK(give_back({file, {{"selinux", mine}}}, {}));
   std::filesystem::create_symlink(dir / "moved", path);
-  CHECK(restore_file_label(file, "somebody:object_r:elses_t:s0", "before"));
-  CHECK(label_at(dir / "moved") == with_zero("somebody:object_r:elses_t:s0"));
+  CHECK(give_back({file, {{"selinux", elses}}}, {}));
+  CHECK(label_at(dir / "moved") == with_zero(elses));
 }
 
 TEST_CASE("selinux: a file system without labels is told of with its remedy, and is no failure", "[sec]") {
   // The kernel's own file systems take none.
-  const auto file = observe("/proc/version").value();
+  const auto file = observe("/proc/version", selinux, {}).value();
   if (::geteuid() != 0 || ::is_selinux_enabled() == 1) {
     WARN("for root where SELinux is off: skipped");
     return;
   }
-  const auto told = set_file_label(file, mine).value();
-  CHECK(told.find("'/proc/version'") != std::string::npos);
-  CHECK(told.find("-o context=\"" + mine + "\"") != std::string::npos);
-  CHECK(file_label(file).value().empty());
-  CHECK(restore_file_label(file, mine, ""));
+  const auto told = take({file, {{"selinux", mine}}}, {}).value();
+  REQUIRE(told.size() == 1);
+  CHECK(told[0].find("'/proc/version'") != std::string::npos);
+  CHECK(told[0].find("-o context=\"" + mine + "\"") != std::string::npos);
+  CHECK(observe("/proc/version", selinux, {}).value().labels.at("selinux").value.empty());
+  CHECK(give_back({file, {{"selinux", mine}}}, {}));
 }
 
 TEST_CASE("selinux: where it is off, that is what the host tells", "[sec]") {

@@ -141,9 +141,71 @@ TEST_CASE("resources: what QEMU opens is listed once, with what it does to it", 
   CHECK(find("/base") == needed_resource{"/base", true, true, kind::file, true});
   CHECK(find("/iso") == needed_resource{"/iso", true, true, kind::file, true});
   CHECK(find("/dev/vg/x") == needed_resource{"/dev/vg/x", false, true, kind::block, true});
-  CHECK(find("/keep").relabel == false);
+  CHECK(find("/keep").labels == std::vector<needed_resource::own_label>{{"dac", false, ""}});
+  CHECK(find("/keep").relabel);
   CHECK(find("/fs.sock") == needed_resource{"/fs.sock", false, false, kind::socket, true});
   CHECK(std::ranges::count(all, "/log", &needed_resource::path) == 1);
+}
+
+TEST_CASE("resources: every device node that QEMU opens is among them", "[xml]") {
+  const auto all = resources_of(completed(guest_xml(
+    "<hostdev mode='subsystem' type='usb'><source><address bus='3' device='7'/></source></hostdev>"
+    "<hostdev mode='subsystem' type='usb'><source startupPolicy='optional'><vendor id='0x46d'/><product id='0xc31c'/>"
+    "</source></hostdev>"
+    "<hostdev mode='subsystem' type='pci' managed='no'><source><address domain='0' bus='1' slot='2' function='3'/></source>"
+    "</hostdev>"
+    "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source><address uuid='2d2a1e9c-6a3f-4c53-9e5d-4b0ad6c5a4d1'/>"
+    "</source></hostdev>"
+    "<serial type='dev'><source path='/dev/ttyS0'/></serial>"
+    "<parallel type='dev'><source path='/dev/parport0'/></parallel>"
+    "<input type='evdev'><source dev='/dev/input/event3'/></input>"
+    "<input type='passthrough' bus='virtio'><source evdev='/dev/input/event4'/></input>"
+    "<rng model='virtio'><backend model='random'>/dev/hwrng</backend></rng>"
+    "<rng model='virtio'><backend model='random'/></rng>"
+    "<tpm model='tpm-tis'><backend type='passthrough'/></tpm>"
+    "<shmem name='shared'><model type='ivshmem-plain'/><size unit='M'>4</size></shmem>"
+    "<vsock model='virtio'><cid auto='no' address='5'/></vsock>"
+    "<interface type='bridge'><source bridge='br0'/><model type='virtio'/><driver name='vhost'/></interface>"
+    "<disk type='nvme' device='disk'><source type='pci' managed='no' namespace='1'>"
+    "<address domain='0x0000' bus='0x05' slot='0x00' function='0x0'/></source><target dev='vda' bus='virtio'/></disk>",
+    "")));
+  using kind = needed_resource::kind;
+  const auto is = [&](const needed_resource& wanted) {
+    const auto found = std::ranges::find(all, wanted.path, &needed_resource::path);
+    INFO(wanted.path);
+    REQUIRE(found != all.end());
+    CHECK(found->readonly == wanted.readonly);
+    CHECK(found->shared == wanted.shared);
+    CHECK(found->what == wanted.what);
+    CHECK(found->relabel == wanted.relabel);
+    CHECK(found->create == wanted.create);
+    CHECK(found->optional == wanted.optional);
+  };
+  is({"/dev/bus/usb/003/007", false, false, kind::character});
+  is({"046d:c31c", false, false, kind::usb, true, false, true});
+  is({"0000:01:02.3", false, false, kind::pci});
+  is({"2d2a1e9c-6a3f-4c53-9e5d-4b0ad6c5a4d1", false, false, kind::mediated});
+  for (const auto* own : {"/dev/ttyS0", "/dev/parport0", "/dev/input/event3", "/dev/input/event4", "/dev/tpm0"})
+    is({own, false, false, kind::character});
+  is({"/dev/hwrng", true, true, kind::character});
+  is({"/dev/random", true, true, kind::character, false});
+  is({"/dev/shm/shared", false, true, kind::file, true, true});
+  is({"/dev/vhost-vsock", false, true, kind::character, false});
+  is({"/dev/vhost-net", false, true, kind::character, false});
+  is({"0000:05:00.0", false, false, kind::pci});
+}
+
+TEST_CASE("resources: what a definition says of a file's label goes with it", "[xml]") {
+  const auto all = resources_of(completed(guest_xml(
+    "<disk type='file'><source file='/img'><seclabel model='dac' relabel='yes'><label>+1:+2</label></seclabel>"
+    "<seclabel model='selinux' relabel='no'/></source>"
+    "<backingStore type='file'><format type='raw'/><source file='/base'><seclabel model='dac' relabel='no'/></source>"
+    "</backingStore><target dev='vda'/></disk>",
+    "")));
+  using own = needed_resource::own_label;
+  CHECK(std::ranges::find(all, "/img", &needed_resource::path)->labels ==
+        std::vector<own>{{"dac", true, "+1:+2"}, {"selinux", false, ""}});
+  CHECK(std::ranges::find(all, "/base", &needed_resource::path)->labels == std::vector<own>{{"dac", false, ""}});
 }
 
 TEST_CASE("labels: only a static DAC label is the guest's own", "[xml]") {
