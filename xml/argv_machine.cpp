@@ -350,7 +350,8 @@ void add_machine(argv_builder& b) {
     out += ",kernel_irqchip=on";
   else if (features.ioapic == "qemu")
     out += ",kernel_irqchip=split";
-  out += fmt::format(",dump-guest-core={}", b.guest.memory_dump == on_off::on ? "on" : "off");
+  const bool dumped = b.guest.memory_dump == on_off::unset ? b.run.dump_core : b.guest.memory_dump == on_off::on;
+  out += fmt::format(",dump-guest-core={}", dumped ? "on" : "off");
   if (b.guest.backing && b.guest.backing->nosharepages)
     out += ",mem-merge=off";
   if (std::ranges::any_of(b.guest.devices.memories, [](const auto& m) { return m.model == "nvdimm"; }))

@@ -448,6 +448,8 @@ void add_vmcoreinfo(argv_builder& b) {
 }
 
 void add_sandbox(argv_builder& b) {
+  if (!b.run.sandbox)
+    return b.option("-sandbox", "off");
   b.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 

@@ -1,6 +1,7 @@
 #include "xml/qemu_argv.hpp"
 
 #include "xml/argv_parts.hpp"
+#include "xml/domain_passes.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -21,7 +22,8 @@ void add_environment(argv_builder& b) {
 
 void add_name(argv_builder& b) {
   b.word(b.guest.devices.emulator.empty() ? b.facts.binary : b.guest.devices.emulator);
-  b.option("-name", fmt::format("guest={},debug-threads=on", escaped(b.guest.name)));
+  const auto process = b.run.name_process ? fmt::format("process=qemu:{},", escaped(b.guest.name)) : "";
+  b.option("-name", fmt::format("guest={},{}debug-threads=on", escaped(b.guest.name), process));
 }
 
 /// What QEMU does when it is used in a way that will go.
@@ -150,6 +152,22 @@ result<command_line> qemu_command_line(const domain& guest, const emulator_facts
     return tl::make_unexpected(std::move(refusal.why));
   }
   return std::move(b.line);
+}
+
+std::optional<std::uint64_t> locked_memory_of(const domain& guest) {
+  const auto kib = [](std::uint64_t count) { return count * 1024; };
+  const auto limit = guest.memtune ? guest.memtune->hard_limit_kib : std::nullopt;
+  const auto& devices = guest.devices;
+  const bool maps_all =
+    std::ranges::any_of(devices.hostdevs, [](const auto& each) { return each.type == "pci" || each.type == "mdev"; }) ||
+    std::ranges::any_of(devices.interfaces, [](const auto& each) { return each.type == net_type::hostdev; }) ||
+    std::ranges::any_of(devices.disks, [](const auto& each) { return each.source.type == storage_type::nvme; });
+  const bool locked = guest.backing && guest.backing->locked;
+  if (!locked && !maps_all)
+    return std::nullopt;
+  if (limit)
+    return kib(*limit);
+  return locked ? unlimited_lock : kib(max_memory_kib_of(guest)) + (std::uint64_t{1} << 30);
 }
 
 std::string shell_line(const command_line& line) {

@@ -4,7 +4,10 @@
 #include "xml/domain.hpp"
 #include "xml/emulator_facts.hpp"
 
+#include <cstdint>
+#include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +25,9 @@ struct run_settings {
   bool session = false;
   bool generic_taps = false; ///< Every card becomes a TAP with descriptor `fd`: what domxml-to-native shows.
   std::string path;          ///< PATH of QEMU; empty: a system's usual one.
+  bool sandbox = true;       ///< QEMU filters its own system calls.
+  bool name_process = false; ///< ps(1) shows "qemu:NAME".
+  bool dump_core = false;    ///< A core of QEMU holds the guest's memory, unless the definition says otherwise.
 };
 
 struct command_line {
@@ -39,6 +45,11 @@ std::string run_dir_under(const std::string& base, const domain& guest, int id);
 /// QEMU's command line for a completed definition with aliases: words and order are libvirt 9.0.0's.
 /// Errors: unsupported_config, naming the device, when QEMU or we can't do what the definition wants.
 result<command_line> qemu_command_line(const domain& guest, const emulator_facts& facts, const run_settings& settings);
+
+/// The memory, in bytes, that QEMU must be allowed to lock, `unlimited_lock` for any; none: what it may anyhow.
+/// Source: libvirt 9.0.0, which adds 1 GiB for a device's own regions.
+inline constexpr auto unlimited_lock = std::numeric_limits<std::uint64_t>::max();
+std::optional<std::uint64_t> locked_memory_of(const domain& guest);
 
 /// One line a POSIX shell reads back as the same words.
 std::string shell_line(const command_line& line);

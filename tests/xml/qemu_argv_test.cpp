@@ -188,6 +188,39 @@ TEST_CASE("qemu argv: QEMU starts paused, without defaults and in its sandbox", 
   CHECK_FALSE(mentions(line, "masterKey0")); // there would be no such file
 }
 
+TEST_CASE("qemu argv: the settings say whether QEMU filters its calls, what it is called and what its core holds", "[xml]") {
+  auto guest = completed(guest_xml(""));
+  const auto says = [&](const run_settings& settings, std::string_view text) {
+    return shell_line(try_line(guest, settings).value()).find(text) != std::string::npos;
+  };
+  const auto usual = settings_of_a_start();
+  CHECK(says(usual, "-sandbox on,"));
+  CHECK(says(usual, "-name guest=g,debug-threads=on"));
+  CHECK(says(usual, "dump-guest-core=off"));
+  auto settings = usual;
+  settings.sandbox = false;
+  settings.name_process = true;
+  settings.dump_core = true;
+  CHECK(says(settings, "-sandbox off"));
+  CHECK(says(settings, "-name guest=g,process=qemu:g,debug-threads=on"));
+  CHECK(says(settings, "dump-guest-core=on"));
+  guest.memory_dump = on_off::off;
+  CHECK(says(settings, "dump-guest-core=off"));
+}
+
+TEST_CASE("qemu argv: a guest whose memory is locked or mapped by a device may lock it", "[xml]") {
+  const auto bytes = [](std::string_view devices, std::string_view beside) {
+    return locked_memory_of(completed(guest_xml(devices, beside)));
+  };
+  constexpr std::string_view pci =
+    "<hostdev mode='subsystem' type='pci'><source><address domain='0' bus='1' slot='2' function='3'/></source></hostdev>";
+  CHECK_FALSE(bytes("", ""));
+  CHECK(bytes("", "<memoryBacking><locked/></memoryBacking>") == unlimited_lock);
+  CHECK(bytes("", "<memoryBacking><locked/></memoryBacking><memtune><hard_limit unit='MiB'>80</hard_limit></memtune>") ==
+        80u << 20);
+  CHECK(bytes(pci, "") == (64u << 20) + (1u << 30));
+}
+
 TEST_CASE("qemu argv: a network card is connected as the settings say", "[xml]") {
   const auto xml = guest_xml("<interface type='network'><source network='default'/></interface>"
                              "<interface type='bridge'><source bridge='br0'/></interface>");
