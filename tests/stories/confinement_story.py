@@ -2,10 +2,19 @@
 
 import errno
 import os
+import pwd
 import subprocess
+import time
 import unittest
 
-from troupe_story import CLEAN, Story, main, read, wait_until
+from troupe_story import CLEAN, GUEST, Story, main, read, wait_until
+
+
+def all_about(path):
+    """Everything about a file that confinement may change."""
+    found = os.stat(path)
+    return (found.st_uid, found.st_gid, oct(found.st_mode), found.st_ino,
+            {name: os.getxattr(path, name) for name in os.listxattr(path)})
 
 
 def group_of(pid):
@@ -87,6 +96,210 @@ class DeviceNodes(Story):
         self.define(self.nano_xml("cell", extra="<uuid>%s</uuid>" % self.virsh("domuuid", "cell")).replace(">8</memory>", ">800000000</memory>"))  # QEMU ends by itself
         self.virsh_fails("start", "cell")
         wait_until("the group is gone", lambda: not os.path.exists(group))
+
+
+def status_of(pid):
+    return dict(line.split(":\t", 1) for line in read("/proc/%s/status" % pid).splitlines() if ":\t" in line)
+
+
+NO_CAPABILITIES = {name: "0000000000000000" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+
+
+@unittest.skipUnless(os.getuid() == 0, "only root can confine")
+class Privileges(Story):
+    """What a QEMU is, as /proc tells."""
+
+    settings = 'user = "+64055"\ngroup = "+64056"\nmax_files = 4321\n'
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if not cls.daemon.is_peer:
+            cls.configure(cls.settings)
+
+    @classmethod
+    def configure(cls, text):
+        """The daemon starts again with these settings."""
+        with open(cls.daemon.settings, "w") as file:
+            file.write(text)
+        cls.daemon.stop()
+        cls.daemon.start()
+
+    def setUp(self):
+        self.only_troupe("it runs QEMU as root here")
+
+    def nano_xml(self, name, **more):
+        return super().nano_xml(name, kind="qemu", **more)  # another user may not use KVM everywhere
+
+    def image(self, name, owner=(0, 0), mode=0o600):
+        path = self.path(name)
+        with open(path, "wb") as file:
+            file.truncate(1 << 20)
+        os.chown(path, *owner)
+        os.chmod(path, mode)
+        return path
+
+    def disk(self, path, more="", target="vda"):
+        return ("<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='%s'>%s</source>"
+                "<target dev='%s' bus='virtio'/></disk>" % (path, more, target))
+
+    def test_it_is_its_user_and_has_no_capability(self):
+        self.start_nano("cell", devices=self.disk(self.image("cell.img")))
+        pid = self.daemon.qemu("cell")
+        now = status_of(pid)
+        self.assertEqual(now["Uid"].split(), ["64055"] * 4)
+        self.assertEqual(now["Gid"].split(), ["64056"] * 4)
+        self.assertEqual(now["Groups"].split(), ["64056"])
+        self.assertEqual({name: now[name] for name in NO_CAPABILITIES}, NO_CAPABILITIES)
+        self.assertEqual(now["NoNewPrivs"], "1")
+        self.assertEqual(now["Seccomp"], "2")
+        self.assertEqual(now["Umask"], "0077")
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in read("/proc/%s/limits" % pid).splitlines()}
+        self.assertEqual(limits["Max open files"], ["4321", "4321"])
+        self.assertEqual(limits["Max core file size"], ["0", "0"])
+        for task in os.listdir("/proc/%d/task" % pid):  # vCPUs and workers are no different
+            self.assertEqual(status_of("%d/task/%s" % (pid, task))["CapEff"], "0" * 16)
+
+    def test_what_it_has_open_is_its_own(self):
+        image = self.image("cell.img")
+        self.start_nano("cell", devices=self.disk(image))
+        pid = self.daemon.qemu("cell")
+        fds = {fd: os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)}
+        own = (image, self.path("cell.serial"), os.path.join(self.daemon.guest_logs, "cell.log"), "/dev/null", "/dev/kvm",
+               os.path.join(GUEST, "nano.bin"))
+        strange = {fd: to for fd, to in fds.items()
+                   if to not in own and not to.startswith(("socket:", "anon_inode:", "pipe:", "/memfd:"))}
+        self.assertEqual(strange, {})
+        sockets = {fd for fd, to in fds.items() if to.startswith("socket:")}
+        self.assertLessEqual(len(sockets), 2, fds)  # its monitor's, and the daemon's connection to it
+
+    def test_root_has_no_capability_either_unless_asked_for(self):
+        self.define(self.nano_xml("cell", extra="<seclabel type='static' model='dac'><label>+0:+0</label></seclabel>"))
+        self.virsh("start", "cell")
+        now = status_of(self.daemon.qemu("cell"))
+        self.assertEqual(now["Uid"].split(), ["0"] * 4)
+        self.assertEqual({name: now[name] for name in NO_CAPABILITIES}, NO_CAPABILITIES)
+        self.virsh("destroy", "cell")
+
+        self.configure(self.settings + "clear_emulator_capabilities = 0\nseccomp_sandbox = 0\nset_process_name = 1\n")
+        self.addCleanup(self.configure, self.settings)
+        self.virsh("start", "cell")
+        pid = self.daemon.qemu("cell")
+        now = status_of(pid)
+        self.assertEqual(now["CapEff"], status_of(self.daemon.pid)["CapPrm"])
+        self.assertEqual(now["CapBnd"], now["CapEff"])
+        self.assertEqual(now["Seccomp"], "0")
+        self.assertEqual(now["Name"], "qemu:cell")
+        self.virsh("destroy", "cell")
+
+    def test_a_start_that_cannot_be_confined_says_why(self):
+        self.configure("max_files = 4000000000\n")
+        self.addCleanup(self.configure, self.settings)
+        self.define(self.nano_xml("cell"))
+        self.assertIn("cannot limit nofile to 4000000000:4000000000", self.virsh_fails("start", "cell"))
+        self.assertEqual(self.daemon.qemus("cell"), [])
+
+    def test_a_directory_that_bars_the_way_is_named_with_the_remedy(self):
+        os.mkdir(self.path("barred"), 0o700)
+        image = self.image("barred/cell.img")
+        before = all_about(image)
+        self.define(self.nano_xml("cell", devices=self.disk(image)))
+        self.assertIn("`chmod o+x %s`" % self.path("barred"), self.virsh_fails("start", "cell"))
+        self.assertEqual(all_about(image), before)
+        os.chmod(self.path("barred"), 0o711)
+        self.virsh("start", "cell")
+        self.assertEqual(os.stat(image).st_uid, 64055)
+        self.virsh("destroy", "cell")
+        self.assertEqual(all_about(image), before)
+
+    def test_files_get_the_owner_that_their_definition_gives_them(self):
+        images = {name: self.image(name, (11, 12), 0o640) for name in ("plain", "other", "left")}
+        os.chmod(images["left"], 0o644)
+        os.setxattr(images["plain"], "user.note", b"mine")
+        before = {name: all_about(path) for name, path in images.items()}
+        self.start_nano("cell", devices="".join((
+            self.disk(images["plain"]),
+            self.disk(images["other"], "<seclabel model='dac'><label>+64055:+77</label></seclabel>", "vdb"),
+            self.disk(images["left"], "<seclabel model='dac' relabel='no'/>", "vdc").replace(
+                "<target", "<readonly/><target"))))
+        now = {name: os.stat(path) for name, path in images.items()}
+        self.assertEqual((now["plain"].st_uid, now["plain"].st_gid, now["plain"].st_mode), (64055, 64056, 0o100640))
+        self.assertEqual((now["other"].st_uid, now["other"].st_gid), (64055, 77))
+        self.assertEqual(all_about(images["left"]), before["left"])
+        self.virsh("destroy", "cell")
+        self.assertEqual({name: all_about(path) for name, path in images.items()}, before)
+
+    def test_a_guest_may_have_a_user_of_its_own_by_name(self):
+        image = self.image("cell.img")
+        before = all_about(image)
+        user = pwd.getpwnam("daemon")
+        self.define(self.nano_xml("cell", devices=self.disk(image),
+                                  extra="<seclabel type='static' model='dac' relabel='yes'><label>daemon:daemon</label>"
+                                        "</seclabel>"))
+        self.virsh("start", "cell")
+        now = status_of(self.daemon.qemu("cell"))
+        self.assertEqual(now["Uid"].split(), [str(user.pw_uid)] * 4)
+        self.assertEqual(os.stat(image).st_uid, user.pw_uid)
+        self.virsh("destroy", "cell")
+        self.assertEqual(all_about(image), before)
+
+    def test_owners_are_left_alone_when_they_are_to_be(self):
+        image = self.image("cell.img", (64055, 12), 0o600)
+        before = all_about(image)
+        self.configure(self.settings + "dynamic_ownership = 0\n")
+        self.addCleanup(self.configure, self.settings)
+        self.start_nano("cell", devices=self.disk(image), serial="<serial type='null'/>")
+        self.assertEqual(all_about(image), before)
+
+    def test_a_thousand_rounds_leave_nothing_changed(self):
+        """Start and stop, destroy, kill and crash in turn. TROUPE_ROUNDS says how often; 20 unless it does."""
+        shared, own = self.image("shared", (3, 4), 0o640), self.image("own", (5, 6), 0o604)
+        for path in (shared, own):
+            os.setxattr(path, "user.note", b"mine")
+        devices = self.disk(shared).replace("<target", "<shareable/><target") + self.disk(own, target="vdb")
+        for name in ("one", "two"):
+            self.define(self.nano_xml(name, devices=devices if name == "one" else devices.split("</disk>")[0] + "</disk>",
+                                      serial="<serial type='null'/>"))
+        before = {path: all_about(path) for path in (shared, own)}
+        folders = self.leftovers()
+        ends = ("destroy", "kill", "crash and destroy", "crash after a kill", "crash at a start")
+        for number in range(int(os.environ.get("TROUPE_ROUNDS", "20"))):
+            end = ends[number % len(ends)]
+            with self.subTest(round=number, end=end):
+                if end == "crash at a start":
+                    client = subprocess.Popen(["virsh", "-c", self.daemon.uri, "start", "one"], env=CLEAN,
+                                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    time.sleep((number * 7 % 50) / 200)
+                    self.daemon.kill()
+                    client.wait()
+                    self.daemon.start()
+                    self.virsh("start", "two")
+                    wait_until("one is running or off", lambda: self.daemon.state("one") in ("running", "shut off"))
+                else:
+                    self.virsh("start", "one")
+                    self.virsh("start", "two")
+                pids = self.daemon.qemus()
+                if end.startswith("crash"):
+                    self.daemon.kill()
+                if "kill" in end:
+                    for pid in pids:
+                        os.kill(pid, 9)
+                if end.startswith("crash"):
+                    self.daemon.start()
+                for name in ("one", "two"):
+                    if "kill" not in end and self.daemon.state(name) == "running":
+                        self.virsh("destroy", name)
+                    self.daemon.wait_state(name, "shut off")
+                wait_until("nothing is left over", lambda: self.leftovers() == folders)
+                for path in (shared, own):
+                    wait_until("%s is as before" % path, lambda: all_about(path) == before[path], 20)
+
+    def leftovers(self):
+        """What lies in the daemon's runtime folder, and the control groups below ours."""
+        here = [os.path.join(folder, entry) for folder, _, files in os.walk(self.daemon.runtime) for entry in files + [""]]
+        found = group_of(self.daemon.pid)
+        groups = [entry for entry in os.listdir(found[0]) if entry.startswith("troupe-")] if found else []
+        return sorted(entry for entry in here + groups if "daemon.out" not in entry)
 
 
 if __name__ == "__main__":
