@@ -162,6 +162,11 @@ private:
   void looked(const securing_ptr& it);
   void choose_labels(securing& it) const;
   result<void> check_conflicts(const securing& it) const;
+  struct in_use {
+    std::string label;
+    std::string_view whose;
+  };
+  std::optional<in_use> label_in_use(const host::seen_file& file, const std::string& model) const;
   void take(const securing_ptr& it);
   void give_back(const release_guest& wish, std::function<void()> then);
   void give_back_files(const std::string& uuid, std::function<void()> then);
@@ -298,28 +303,31 @@ void security_data::choose_labels(securing& it) const {
 
 /// Whether a file that somebody has to himself would get another label.
 result<void> security_data::check_conflicts(const securing& it) const {
-  for (std::size_t i = 0; i < it.seen.size(); ++i) {
-    const auto& [file, seen] = it.seen[i];
-    const auto known = taken_.find(seen.path);
-    for (const auto& [model, wanted] : it.labels[i]) {
-      const auto in_use = [&](const std::string& now, std::string_view whose) {
-        return fail(errc::wrong_state, fmt::format("'{}' is in use by {} with the {} label '{}': it cannot be '{}' as well",
-                                                   seen.path, whose, model, now, wanted));
-      };
-      if (known != taken_.end() && known->second.file.before.inode == seen.inode) {
-        const auto now = known->second.file.labels.find(model);
-        if (now != known->second.file.labels.end() && now->second != wanted &&
-            !(known->second.is_shared() && file.shared))
-          return in_use(now->second, "another guest");
-        continue;
-      }
-      const auto before = seen.labels.find(model);
-      if (before != seen.labels.end() && before->second.holders > 0 && before->second.now != wanted &&
-          !file.shared)
-        return in_use(before->second.now, "another supervisor's guest");
-    }
-  }
+  for (std::size_t i = 0; i < it.seen.size(); ++i)
+    for (const auto& [model, wanted] : it.labels[i])
+      if (auto now = label_in_use(it.seen[i], model); now && now->label != wanted)
+        return fail(errc::wrong_state,
+                    fmt::format("'{}' is in use by {} with the {} label '{}': it cannot be '{}' as well",
+                                it.seen[i].record.path, now->whose, model, now->label, wanted));
   return {};
+}
+
+/// The label that a file has for others, who may not be taken it from; none: it is free, or everybody shares it.
+std::optional<security_data::in_use> security_data::label_in_use(const host::seen_file& file,
+                                                                 const std::string& model) const {
+  const auto& seen = file.record;
+  const auto known = taken_.find(seen.path);
+  if (known != taken_.end() && known->second.file.before.inode == seen.inode) {
+    const auto& [taken, guests] = known->second;
+    const auto now = taken.labels.find(model);
+    if (now != taken.labels.end() && !(known->second.is_shared() && file.file.shared))
+      return in_use{now->second, "another guest"};
+    return std::nullopt;
+  }
+  const auto before = seen.labels.find(model);
+  if (before != seen.labels.end() && before->second.holders > 0 && !file.file.shared)
+    return in_use{before->second.now, "another supervisor's guest"};
+  return std::nullopt;
 }
 
 void security_data::take(const securing_ptr& it) {
