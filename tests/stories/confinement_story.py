@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from troupe_story import CLEAN, GUEST, Story, main, read, wait_until
+from troupe_story import CLEAN, GUEST, CommandFailed, Story, main, read, run, wait_until
 
 
 def all_about(path):
@@ -71,6 +71,31 @@ class DeviceNodes(Story):
             self.assertEqual(opens_in(group, path), "", path)
         self.assertEqual(opens_in(group, self.other, os.O_RDONLY), "EPERM")
         self.destroyed("cell", group)
+
+    def loop_device(self, name):
+        """A block device of a file; it goes with the test."""
+        with open(self.path(name), "wb") as file:
+            file.truncate(1 << 20)
+        try:
+            node = run(["losetup", "--find", "--show", self.path(name)]).strip()
+        except (CommandFailed, FileNotFoundError) as failed:
+            self.skipTest("this machine has no loop devices: %s" % failed)
+        self.addCleanup(run, ["losetup", "--detach", node])
+        return node
+
+    def test_block_disks_are_opened_as_the_definition_says(self):
+        own, looked_at, elses = (self.loop_device(name) for name in ("own", "looked-at", "elses"))
+        before = {node: all_about(node) for node in (own, looked_at, elses)}
+        disk = ("<disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='%s'/>"
+                "<target dev='%s' bus='virtio'/>%s</disk>")
+        self.start_nano("cell", devices=disk % (own, "vda", "") + disk % (looked_at, "vdb", "<readonly/>"))
+        group, _ = group_of(self.daemon.qemu("cell"))
+        self.assertEqual(opens_in(group, own), "")
+        self.assertEqual(opens_in(group, looked_at, os.O_RDONLY), "")
+        self.assertEqual(opens_in(group, looked_at), "EPERM")
+        self.assertEqual(opens_in(group, elses, os.O_RDONLY), "EPERM")
+        self.destroyed("cell", group)
+        self.assertEqual({node: all_about(node) for node in before}, before)
 
     def test_a_daemon_that_was_killed_leaves_the_group_to_the_next(self):
         group = self.start("cell")
