@@ -123,6 +123,23 @@ class DeviceNodes(Story):
         wait_until("the group is gone", lambda: not os.path.exists(group))
 
 
+@unittest.skipUnless(os.getuid() == 0, "only root can confine")
+class DeviceNodesByProgram(unittest.TestCase):
+    """The same where the kernel has no `devices` controller: by a BPF program."""
+
+    def test_the_same_holds_without_the_controller(self):
+        mounts = [line.split() for line in read("/proc/self/mountinfo").splitlines()]
+        place = [words[4] for words in mounts if words[words.index("-") + 1] == "cgroup"
+                 and "devices" in words[-1].split(",")]
+        if not place or not any(words[words.index("-") + 1] == "cgroup2" for words in mounts):
+            self.skipTest("this machine has only one way to limit device nodes, which DeviceNodes takes")
+        done = subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-ec",
+                               "umount %s; exec /usr/bin/python3 -B %s DeviceNodes" % (place[0], os.path.abspath(__file__))],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertNotIn("skipped", done.stdout)
+
+
 def status_of(pid):
     return dict(line.split(":\t", 1) for line in read("/proc/%s/status" % pid).splitlines() if ":\t" in line)
 
