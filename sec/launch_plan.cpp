@@ -161,6 +161,7 @@ inline constexpr std::array members<launch_plan>{
   row<launch_plan, &launch_plan::apparmor_profile>("apparmor_profile"),
   row<launch_plan, &launch_plan::no_new_privs>("no_new_privs"),
   row<launch_plan, &launch_plan::landlock>("landlock"),
+  row<launch_plan, &launch_plan::filter_calls>("filter_calls"),
   row<launch_plan, &launch_plan::pid_file>("pid_file"),
   row<launch_plan, &launch_plan::keep_fds>("keep_fds"),
   row<launch_plan, &launch_plan::limits>("limits"),

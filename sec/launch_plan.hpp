@@ -48,6 +48,7 @@ struct launch_plan {
   std::string apparmor_profile{}; ///< The program's, which is loaded. Empty: what goes with ours and its path.
   bool no_new_privs = true; ///< Not with `selinux_context`, as exec would not change the domain then.
   std::vector<landlock_rule> landlock{}; ///< All that it may open. Empty: Landlock is not used.
+  bool filter_calls = true; ///< Calls that no QEMU makes are refused: sec/call_filter.hpp.
   std::string pid_file{};      ///< Absolute; gets "PID START_TIME\n". Empty: none.
   std::vector<int> keep_fds{}; ///< Beside 0, 1 and 2, the only descriptors the program gets.
   std::vector<resource_limit> limits{};

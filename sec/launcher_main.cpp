@@ -2,6 +2,7 @@
 // daemon.
 
 #include "runtime/unique_fd.hpp"
+#include "sec/call_filter.hpp"
 #include "sec/launch_plan.hpp"
 
 #include <algorithm>
@@ -177,11 +178,13 @@ public:
   outcome join_groups();
   outcome choose_label();
   outcome open_landlock();
+  outcome filter_calls_early();
   outcome drop_bounding();
   outcome change_identity();
   outcome drop_capabilities();
   outcome forbid_privileges();
   outcome enter_landlock();
+  outcome filter_calls();
   outcome verify();
   outcome close_descriptors();
   outcome execute();
@@ -196,6 +199,7 @@ private:
   bool privileged_ = false; // we hold CAP_SETPCAP: the bounding set can be dropped
   launch_identity before_;
   unique_fd landlock_; // the plan's rules, until they are entered
+  bool filtered_ = false;
   unique_fd run_dir_;
   unique_fd pid_fd_;
   std::string pid_name_;
@@ -336,6 +340,19 @@ outcome launch::enter_landlock() {
   return {};
 }
 
+outcome launch::filter_calls_early() {
+  return plan_.no_new_privs ? outcome{} : filter_calls();
+}
+
+outcome launch::filter_calls() {
+  if (!plan_.filter_calls || filtered_)
+    return {};
+  if (auto entered = enter_call_filter(); !entered)
+    return refused(std::move(entered.error().detail));
+  filtered_ = true;
+  return {};
+}
+
 void launch::clear_pid_file() {
   if (pid_name_.empty())
     return;
@@ -462,6 +479,12 @@ outcome launch::verify() {
       return {};
     return refused(fmt::format("NoNewPrivs is {}, planned was {:d}", fmt::join(words, " "), plan_.no_new_privs));
   };
+  const auto filtered = [&]() -> outcome {
+    const auto words = words_of(*status, "Seccomp");
+    if (!plan_.filter_calls || (words.size() == 1 && words.front() == "2"))
+      return {};
+    return refused(fmt::format("Seccomp is {}, planned was 2", fmt::join(words, " ")));
+  };
   // /proc does not tell: a directory that the plan does not let us list must not open.
   const auto shut_off = [&]() -> outcome {
     if (plan_.landlock.empty() || std::ranges::find(plan_.landlock, "/", &landlock_rule::path) != plan_.landlock.end() ||
@@ -524,6 +547,7 @@ outcome launch::verify() {
     .and_then(open_are_planned)
     .and_then(labelled)
     .and_then(no_new_privs)
+    .and_then(filtered)
     .and_then(shut_off);
 }
 
@@ -566,11 +590,13 @@ constexpr std::pair<const char*, outcome (launch::*)()> steps[] = {
   {"control_group", &launch::join_groups},
   {"label", &launch::choose_label},
   {"landlock", &launch::open_landlock},
+  {"call_filter", &launch::filter_calls_early},
   {"bounding", &launch::drop_bounding},
   {"identity", &launch::change_identity},
   {"capabilities", &launch::drop_capabilities},
   {"no_new_privs", &launch::forbid_privileges},
   {"landlock", &launch::enter_landlock},
+  {"call_filter", &launch::filter_calls},
   {"descriptors", &launch::close_descriptors},
   {"verify", &launch::verify},
   {"exec", &launch::execute},

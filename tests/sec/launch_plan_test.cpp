@@ -23,6 +23,7 @@ launch_plan full_plan() {
     .apparmor_profile = "troupe-c7a5fdbd-edaf-9455-926a-d65c16db1809",
     .no_new_privs = false,
     .landlock = {{"/usr", "rx"}, {"/disk.img", "rw"}},
+    .filter_calls = false,
     .pid_file = "/run/web.pid",
     .keep_fds = {7, 9},
     .limits = {{"core", 0, resource_limit::unlimited}},
