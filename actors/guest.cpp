@@ -3,6 +3,7 @@
 #include "xml/domain_passes.hpp"
 #include "xml/qemu_argv.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <ctime>
 #include <fmt/format.h>
@@ -78,6 +79,20 @@ caf::error gone() {
 }
 
 } // namespace
+
+std::vector<resource> needs_of(const domain& guest) {
+  std::vector<resource> needs;
+  for (auto& need : resources_of(guest))
+    needs.push_back(as_resource(std::move(need)));
+  return needs;
+}
+
+std::vector<resource> chains_of(const domain& guest) {
+  std::vector<resource> images;
+  for (auto& each : open_chains(guest))
+    images.push_back(as_resource(std::move(each)));
+  return images;
+}
 
 // ---- beginning
 
@@ -273,8 +288,24 @@ void guest_data::write_intent() {
   commit_row(make_row("starting"), [this](result<done> written) {
     if (!written)
       return refuse(std::move(written.error()));
-    secure();
+    find_parts();
   });
+}
+
+/// What QEMU opens: what the definition names, and what the headers of its images do.
+void guest_data::find_parts() {
+  needs_ = needs_of(*live_);
+  auto images = chains_of(*live_);
+  if (images.empty())
+    return secure();
+  around_->machine->find_image_parts(std::move(images), here<std::vector<resource>>([this](result<std::vector<resource>> parts) {
+                                       if (!parts)
+                                         return refuse(std::move(parts.error()));
+                                       for (auto& part : *parts)
+                                         if (std::ranges::find(needs_, part.path, &resource::path) == needs_.end())
+                                           needs_.push_back(std::move(part));
+                                       secure();
+                                     }));
 }
 
 void guest_data::secure() {
@@ -285,8 +316,7 @@ void guest_data::secure() {
     wish.user = label->label;
     wish.relabel = label->relabel;
   }
-  for (auto& need : resources_of(*live_))
-    wish.paths.push_back(as_resource(std::move(need)));
+  wish.paths = needs_;
   self_->request(around_->security, security_answer, std::move(wish))
     .then(
       [this](guest_identity& who) {
@@ -360,6 +390,13 @@ void guest_data::compose() {
     plan_.keep_fds.push_back(settings.tap_fds[i]);
     passed_.push_back({place_->taps[i].get(), settings.tap_fds[i]});
   }
+  plan_.filter_calls = around_->filter_calls;
+  if (around_->landlock)
+    plan_.landlock = landlock_rules({.emulator = plan_.argv.front(),
+                                     .run_dir = run_dir_,
+                                     .resources = identity_.files.empty() ? needs_ : identity_.files,
+                                     .makes = made_by_qemu(*live_, plan_.argv),
+                                     .words = live_->qemu.args});
   plan_.banner = shell_line({plan_.env, plan_.argv}) + "\n";
   take(guest_input::prepared);
 }

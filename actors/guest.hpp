@@ -26,6 +26,8 @@ struct guest_surroundings {
   std::string vnc_listen = "127.0.0.1";
   std::string spice_listen = "127.0.0.1";
   std::string vnc_password, spice_password; ///< Of displays whose definition has none; empty: none.
+  bool filter_calls = true;                 ///< Every QEMU is refused the system calls that none makes.
+  bool landlock = false;                    ///< Every QEMU shuts itself off from what it does not need.
   std::vector<resource_limit> limits;       ///< Of every QEMU.
   bool keep_capabilities = false;           ///< By a QEMU of root.
   bool sandbox = true, name_process = false, dump_core = false; ///< As in `run_settings`.
@@ -46,6 +48,11 @@ struct guest_setup {
   std::shared_ptr<const domain> transient;   ///< what `start_guest` runs when there is no config
   std::shared_ptr<const guest_row> found;    ///< a QEMU of before, to be adopted or cleared away
 };
+
+/// What the definition says that QEMU opens, in the words of sec/.
+std::vector<resource> needs_of(const domain& guest);
+/// The images whose headers name what else it opens: `open_chains`, in the same words.
+std::vector<resource> chains_of(const domain& guest);
 
 guest_actor spawn_guest(caf::actor_system& system, guest_setup setup);
 

@@ -59,6 +59,7 @@ private:
 
   void admit();
   void write_intent();
+  void find_parts();
   void secure();
   void make_place();
   void compose();
@@ -121,6 +122,7 @@ private:
 
   int id_ = -1;
   std::vector<int> display_ports_;
+  std::vector<resource> needs_; ///< What QEMU opens, from its start to its launch.
   guest_identity identity_;
   std::string control_group_; ///< Empty: none.
   emulator_facts_ptr facts_;

@@ -6,8 +6,10 @@
 #include "runtime/process.hpp"
 #include "runtime/qmp_monitor.hpp"
 #include "sec/dac.hpp"
+#include "sec/denials.hpp"
 #include "sec/file_labels.hpp"
 #include "sec/launch_plan.hpp"
+#include "sec/resource.hpp"
 #include "xml/firmware.hpp"
 
 #include <array>
@@ -103,12 +105,24 @@ public:
   };
   virtual void observe_files(std::vector<resource> files, std::vector<std::string> models, dac_identity reader,
                              answer<std::vector<seen_file>>) = 0;
+  /// What QEMU opens because headers of `images` name it; only images that are not raw. Errors: as image_parts.
+  virtual void find_image_parts(std::vector<resource> images, answer<std::vector<resource>>) = 0;
   virtual void take_files(std::vector<file_taking>, answer<done>) = 0;
   virtual void give_back_files(std::vector<file_taking>, answer<std::vector<std::string>> complaints) = 0;
 
   /// A control group whose members may open the device nodes among `files` and those every QEMU may, and no others.
   virtual void make_control_group(std::string group, std::vector<resource> files, answer<done>) = 0;
   virtual void remove_control_group(std::string group, answer<done>) = 0;
+
+  /// What will be refused to a guest's QEMU at one path, as things are now.
+  struct foreseen_wish {
+    dac_identity who{};
+    std::vector<landlock_rule> landlock{};
+    foreseen_use use{};
+    bool limited = false; ///< It will be in a control group.
+    bool granted = false; ///< The start lets that group open this path, too.
+  };
+  virtual void foresee(foreseen_wish, answer<std::vector<denial>>) = 0;
 
   /// The binaries on this host that look like QEMU emulators: /usr/bin/qemu, qemu-kvm and qemu-system-*, each once.
   virtual void find_emulators(answer<std::vector<std::string>>) = 0;

@@ -6,6 +6,7 @@
 #include "runtime/tap.hpp"
 #include "runtime/unix_socket.hpp"
 #include "sec/host_devices.hpp"
+#include "sec/image_parts.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -15,6 +16,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <spdlog/spdlog.h>
 #include <sys/random.h>
@@ -31,6 +33,8 @@ namespace fs = std::filesystem;
 constexpr std::size_t most_workers = 8;
 // A file on a mount that hangs is given up after this; so is a user database.
 constexpr auto file_limit = 30s;
+/// Who asks what a start would meet wants to know soon.
+constexpr auto look_limit = 4s;
 constexpr auto sweep_every = 60s;
 /// What of QEMU's last words an error message shows.
 constexpr std::size_t last_words = 4096;
@@ -252,6 +256,19 @@ result<std::vector<std::string>> emulators_in(const std::vector<std::string>& fo
 /// Where distributions put UEFI for PCs before it had descriptors.
 constexpr const char* usual_loaders[] = {"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_CODE.secboot.fd"};
 
+/// The device nodes among `files`, and terminals. Errors: operation_failed (one cannot be reached).
+result<std::vector<device_rule>> rules_for(const std::vector<resource>& files) {
+  std::vector<device_rule> rules{terminal_rule};
+  for (const auto& each : files) {
+    auto rule = device_rule_at(each.path, each.readonly);
+    if (!rule)
+      return tl::make_unexpected(std::move(rule.error()));
+    if (*rule)
+      rules.push_back(**rule);
+  }
+  return rules;
+}
+
 result<done> nothing_but(result<void> went) {
   if (!went)
     return tl::make_unexpected(std::move(went.error()));
@@ -412,6 +429,30 @@ void real_host::observe_files(std::vector<resource> files, std::vector<std::stri
     std::move(then));
 }
 
+void real_host::find_image_parts(std::vector<resource> images, answer<std::vector<resource>> then) {
+  std::string what = "reading the headers of";
+  for (const auto& each : images)
+    what += " '" + each.path + "'";
+  workers_.run<std::vector<resource>>(
+    std::move(what), file_limit,
+    [images = std::move(images)]() -> result<std::vector<resource>> {
+      std::vector<resource> all;
+      for (const auto& image : images) {
+        auto parts = image_parts(image.path);
+        if (!parts)
+          return parts;
+        for (auto& part : *parts) {
+          // What leaves the image alone leaves these alone; a label of its own is not theirs.
+          part.relabel = image.relabel;
+          std::ranges::copy_if(image.labels, std::back_inserter(part.labels), [](const auto& each) { return !each.relabel; });
+          all.push_back(std::move(part));
+        }
+      }
+      return all;
+    },
+    std::move(then));
+}
+
 void real_host::take_files(std::vector<file_taking> files, answer<done> then) {
   workers_.run<done>(
     fmt::format("taking {} files", files.size()), file_limit,
@@ -450,15 +491,10 @@ void real_host::make_control_group(std::string group, std::vector<resource> file
   workers_.run<done>(
     std::move(what), file_limit,
     [how = setup_.groups, group = std::move(group), files = std::move(files)]() -> result<done> {
-      std::vector<device_rule> rules{terminal_rule};
-      for (const auto& each : files) {
-        auto rule = device_rule_at(each.path, each.readonly);
-        if (!rule)
-          return tl::make_unexpected(std::move(rule.error()));
-        if (*rule)
-          rules.push_back(**rule);
-      }
-      return nothing_but(make_device_group(how, group, rules));
+      const auto rules = rules_for(files);
+      if (!rules)
+        return tl::make_unexpected(rules.error());
+      return nothing_but(make_device_group(how, group, *rules));
     },
     std::move(then));
 }
@@ -467,6 +503,26 @@ void real_host::remove_control_group(std::string group, answer<done> then) {
   auto what = fmt::format("removing the control group '{}'", group);
   workers_.run<done>(
     std::move(what), file_limit, [group = std::move(group)] { return nothing_but(remove_device_group(group)); },
+    std::move(then));
+}
+
+void real_host::foresee(foreseen_wish wish, answer<std::vector<denial>> then) {
+  auto what = fmt::format("looking at '{}'", wish.use.path);
+  std::vector<resource> nodes;
+  for (const auto& each : setup_.devices)
+    nodes.push_back({.path = each});
+  if (wish.granted)
+    nodes.push_back({.path = wish.use.path, .readonly = !wish.use.write});
+  workers_.run<std::vector<denial>>(
+    std::move(what), look_limit,
+    [limited = setup_.groups != device_groups::kind::none && wish.limited, nodes = std::move(nodes),
+     wish = std::move(wish)]() -> result<std::vector<denial>> {
+      foreseen_guest guest{.who = wish.who, .devices = {}, .landlock = wish.landlock};
+      if (limited)
+        if (auto rules = rules_for(nodes)) // what cannot be reached is told by the rest
+          guest.devices = std::move(*rules);
+      return foresee_denials(guest, wish.use);
+    },
     std::move(then));
 }
 

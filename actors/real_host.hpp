@@ -46,10 +46,12 @@ public:
   void resolve(std::string user, std::string group, answer<dac_identity>) override;
   void observe_files(std::vector<resource> files, std::vector<std::string> models, dac_identity reader,
                      answer<std::vector<seen_file>>) override;
+  void find_image_parts(std::vector<resource> images, answer<std::vector<resource>>) override;
   void take_files(std::vector<file_taking>, answer<done>) override;
   void give_back_files(std::vector<file_taking>, answer<std::vector<std::string>> complaints) override;
   void make_control_group(std::string group, std::vector<resource> files, answer<done>) override;
   void remove_control_group(std::string group, answer<done>) override;
+  void foresee(foreseen_wish wish, answer<std::vector<denial>>) override;
   void find_emulators(answer<std::vector<std::string>>) override;
   void recall_facts(std::string binary, std::string known_key, answer<remembered>) override;
   void remember_facts(std::string key, std::string text, answer<done>) override;

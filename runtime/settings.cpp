@@ -283,6 +283,12 @@ constexpr setting_row setting_rows[] = {
    "1: QEMU filters its own system calls, as far as it does not need them.\n"
    "0: it does not. -1: the default, which is 1.",
    set_seccomp, show_seccomp},
+  {"landlock",
+   "1: where the kernel has Landlock, QEMU can open nothing but what its\n"
+   "definition and the headers of its images name, and what every QEMU needs. A\n"
+   "file that an administrator's monitor command or <qemu:commandline> has QEMU\n"
+   "open in another way is refused. 0: it is not used. Not a setting of libvirt's.",
+   set_flag<&s::landlock>, show_flag<&s::landlock>},
   {"vnc_listen", "Address that VNC servers listen on unless a definition has one.", set_text<&s::vnc_listen>,
    show_text<&s::vnc_listen>},
   {"vnc_password",

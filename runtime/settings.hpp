@@ -23,6 +23,7 @@ struct qemu_settings {
   bool security_default_confined = true;
   bool security_require_confined = false;
   bool clear_emulator_capabilities = true;
+  bool landlock = true;
   std::vector<std::string> namespaces; ///< Read and not obeyed.
   std::optional<std::vector<std::string>> cgroup_controllers; ///< Absent: all there are. Only "devices" is used.
   std::vector<std::string> cgroup_device_acl{"/dev/null",    "/dev/full", "/dev/zero", "/dev/random",

@@ -1,5 +1,6 @@
 #include "sec/landlock.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -235,11 +236,15 @@ std::vector<landlock_rule> landlock_rules(const landlock_needs& needs) {
     rules.push_back({(prefix == "/" ? "" : prefix) + "/" + part, "rx"});
   rules.push_back({needs.run_dir, "rwm"});
   for (const auto& each : needs.resources) {
+    if (!each.path.starts_with('/')) // a device of the host by its address: its nodes are in the directories above
+      continue;
     const auto* access = each.readonly ? "r" : each.what == resource::kind::directory ? "rwm" : "rw";
     rules.push_back({each.path, access});
   }
   const auto add_made = [&](const std::vector<std::string>& paths) {
     for (const auto& path : paths) {
+      if (std::ranges::find(needs.resources, path, &resource::path) != needs.resources.end())
+        continue;
       rules.push_back({path, "rwm"}); // it may be there from the last time
       rules.push_back({directory_of(path), "m"});
     }

@@ -92,6 +92,13 @@ struct needed_resource {
 /// Disks, kernel, initrd, firmware, serial files and the like; each path once.
 std::vector<needed_resource> resources_of(const domain& guest);
 
+/// Images whose header may name others that QEMU then opens: each the last that the definition knows of its chain.
+std::vector<needed_resource> open_chains(const domain& guest);
+
+/// Sockets and files of memory that QEMU makes itself, of a definition whose host ends are named. `argv` is its command
+/// line, which alone tells of the memory.
+std::vector<std::string> made_by_qemu(const domain& guest, const std::vector<std::string>& argv);
+
 // ---- what clients ask
 
 enum class crash_action : std::uint8_t { destroy, restart, preserve };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 namespace troupe {
 namespace {
@@ -74,7 +75,6 @@ public:
     add({source.log_file, false, false, kind::file, true, true});
   }
 
-private:
   static std::vector<needed_resource::own_label> labels_of(const std::vector<source_seclabel>& labels) {
     std::vector<needed_resource::own_label> out;
     for (const auto& each : labels)
@@ -196,6 +196,57 @@ std::vector<needed_resource> resources_of(const domain& guest) {
   for (const auto& each : devices.hostdevs)
     add_hostdev(list, each);
   return std::move(list.all);
+}
+
+std::vector<needed_resource> open_chains(const domain& guest) {
+  std::vector<needed_resource> images;
+  for (const auto& each : guest.devices.disks) {
+    const auto* source = &each.source;
+    auto format = each.driver ? each.driver->type : image_format::unset;
+    bool open = true;
+    for (const auto* level = &each.backing; open && !level->empty(); level = &level->front().next) {
+      open = !level->front().ends_chain();
+      source = &level->front().source;
+      format = level->front().format;
+    }
+    const bool has_header = format == image_format::qcow || format == image_format::qcow2 || format == image_format::qed;
+    if (open && has_header && !source->path.empty())
+      images.push_back({source->path, each.readonly, true, kind::file, true, false, false, resource_list::labels_of(source->labels)});
+  }
+  return images;
+}
+
+std::vector<std::string> made_by_qemu(const domain& guest, const std::vector<std::string>& argv) {
+  std::vector<std::string> paths;
+  const auto& devices = guest.devices;
+  const auto add_bound = [&](const chardev_source& source) {
+    for (const auto& end : source.ends)
+      if (source.type == chardev_type::unix_ && end.mode != "connect")
+        paths.push_back(end.path);
+  };
+  for (const auto* ports : {&devices.serials, &devices.parallels, &devices.consoles, &devices.channels})
+    for (const auto& each : *ports)
+      add_bound(each.source);
+  for (const auto& each : devices.smartcards)
+    add_bound(each.source);
+  for (const auto& each : devices.redirdevs)
+    add_bound(each.source);
+  for (const auto& each : devices.rngs)
+    add_bound(each.source);
+  for (const auto& each : devices.graphics) {
+    paths.push_back(each.socket);
+    for (const auto& end : each.listens)
+      paths.push_back(end.socket);
+  }
+  for (const auto& each : devices.interfaces)
+    if (each.type == net_type::vhostuser && each.source_mode == "server")
+      paths.push_back(each.source_path);
+  for (const auto& word : argv)
+    if (const auto object = nlohmann::json::parse(word.starts_with('{') ? word : "{}", nullptr, false);
+        object.is_object() && object.contains("mem-path"))
+      paths.push_back(object.value("mem-path", ""));
+  std::erase_if(paths, [](const auto& path) { return path.empty(); });
+  return paths;
 }
 
 } // namespace troupe

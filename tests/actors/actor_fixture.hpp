@@ -110,7 +110,7 @@ public:
     around->paths.guest_runs = "/run";
     around->paths.log = "/log";
     around->paths.state = "/state";
-    around->boot_id = boot_id;
+    around->boot_id = machine_->boot;
     around->control_groups = "/groups";
     driver_setup begins;
     begins.around = around;

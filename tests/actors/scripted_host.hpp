@@ -45,6 +45,12 @@ struct qemu_script {
 class scripted_host;
 class machine;
 
+/// What is done to files of the real machine, in place of made-up ones.
+struct file_work {
+  std::function<result<file_record>(const std::string& path, const std::vector<std::string>& models)> observe;
+  std::function<result<void>(const file_taking&)> take, give_back;
+};
+
 /// A connection to a fake QEMU's monitor.
 struct monitor_line {
   qmp_monitor::callbacks calls;
@@ -95,10 +101,14 @@ public:
   std::mt19937_64 draw;
   moment now{};
 
+  std::string boot = "b007";
+  std::optional<file_work> real_files; ///< Then `files` are not used.
+
   // What survives a daemon.
   std::map<std::string, fake_file> files;
   std::map<std::string, fake_file> first_owners; ///< As `add_file` made them.
   std::map<std::string, std::uint64_t> held_by_others; ///< Files that another supervisor's guests use, as it notes there.
+  std::map<std::string, std::string> backing; ///< What an image's header names.
   std::map<std::string, std::string> run_dirs;   ///< path to guest
   std::set<std::string> control_groups;
   std::map<int, std::shared_ptr<fake_qemu>> processes;
@@ -375,7 +385,7 @@ private:
 };
 
 /// What one daemon has of the machine.
-class scripted_host final : public host {
+class scripted_host : public host {
 public:
   explicit scripted_host(std::shared_ptr<machine> on) : machine_{std::move(on)} {}
 
@@ -570,6 +580,13 @@ public:
     work(std::move(then), [this, files, models]() -> result<std::vector<seen_file>> {
       std::vector<seen_file> out;
       for (const auto& each : files) {
+        if (machine_->real_files) {
+          auto one = machine_->real_files->observe(each.path, models);
+          if (!one)
+            return tl::make_unexpected(std::move(one.error()));
+          out.push_back({each, std::move(*one)});
+          continue;
+        }
         if (each.create && !machine_->files.contains(each.path))
           machine_->add_file(each.path, 0, 0);
         const auto it = machine_->files.find(each.path);
@@ -591,6 +608,18 @@ public:
     });
   }
 
+  void find_image_parts(std::vector<resource> images, answer<std::vector<resource>> then) override {
+    if (!begins("find_image_parts", images.empty() ? "" : images.front().path, then))
+      return;
+    work(std::move(then), [this, images]() -> result<std::vector<resource>> {
+      std::vector<resource> parts;
+      for (const auto& image : images)
+        for (auto at = machine_->backing.find(image.path); at != machine_->backing.end(); at = machine_->backing.find(at->second))
+          parts.push_back({.path = at->second, .readonly = true, .shared = true});
+      return parts;
+    });
+  }
+
   void take_files(std::vector<file_taking> all, answer<done> then) override {
     if (!begins("take_files", all.empty() ? "" : all.front().before.path, then))
       return;
@@ -603,8 +632,15 @@ public:
       if (machine_->fault)
         if (auto why = machine_->fault("take_file", was.path))
           return then(tl::make_unexpected(std::move(*why)));
-      auto& file = machine_->files[was.path];
       const auto row = std::ranges::find(machine_->file_rows, was.path, &file_row::path);
+      if (machine_->real_files) {
+        if (row == machine_->file_rows.end())
+          machine_->violations.push_back("took " + was.path + " before the ledger knew what it was");
+        if (auto took = machine_->real_files->take(all[i]); !took)
+          return then(tl::make_unexpected(std::move(took.error())));
+        return later(1ms, [i, keep = weak.lock()] { (*keep)(i + 1); });
+      }
+      auto& file = machine_->files[was.path];
       for (const auto& [model, label] : all[i].labels) {
         if (row == machine_->file_rows.end() ||
             json::parse(row->before).at(model).at("value") != machine_->first_owners[was.path].labels[model])
@@ -625,6 +661,11 @@ public:
       if (i == all.size())
         return then(std::vector<std::string>{});
       const auto& was = all[i].before;
+      if (machine_->real_files) {
+        if (auto gave = machine_->real_files->give_back(all[i]); !gave)
+          machine_->violations.push_back(gave.error().message());
+        return later(1ms, [i, keep = weak.lock()] { (*keep)(i + 1); });
+      }
       auto& file = machine_->files[was.path];
       for (const auto& [model, label] : all[i].labels) {
         if (file.inode != was.inode || file.labels[model] != label)
@@ -658,6 +699,20 @@ public:
           machine_->violations.push_back("removed " + group + " under a QEMU that runs");
       machine_->control_groups.erase(group);
       return done{};
+    });
+  }
+
+  void foresee(foreseen_wish wish, answer<std::vector<denial>> then) override {
+    if (!begins("foresee", wish.use.path, then))
+      return;
+    work(std::move(then), [this, wish]() -> result<std::vector<denial>> {
+      std::vector<denial> all;
+      const auto file = machine_->files.find(wish.use.path);
+      if (file == machine_->files.end())
+        all.push_back({wish.use.path, "file", "find", fmt::format("'{}' is not there", wish.use.path), "make it"});
+      else if (file->second.labels["dac"] != owner_label(wish.who.uid, wish.who.gid) && !wish.use.given)
+        all.push_back({wish.use.path, "dac", "read", "it is not the guest's", "chown it"});
+      return all;
     });
   }
 

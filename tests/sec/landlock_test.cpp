@@ -134,7 +134,7 @@ TEST_CASE("landlock: a guest gets its resources as it uses them, and the places 
   needs.resources = {{.path = "/images/web.qcow2"},
                      {.path = "/images/base.qcow2", .readonly = true},
                      {.path = "/srv/share", .what = resource::kind::directory}};
-  needs.makes = {"/srv/sockets/web.sock"};
+  needs.makes = {"/srv/sockets/web.sock", "/images/web.qcow2"};
   needs.words = {"-drive", "file=/extra/a.img,if=virtio", R"({"filename":"/extra/b.img"})", "/extra/c d.img", "a/b", "8/9"};
   const auto rules = landlock_rules(needs);
   const auto access_to = [&](const std::string& path) {

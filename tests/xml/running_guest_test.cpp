@@ -208,6 +208,38 @@ TEST_CASE("resources: what a definition says of a file's label goes with it", "[
   CHECK(std::ranges::find(all, "/base", &needed_resource::path)->labels == std::vector<own>{{"dac", false, ""}});
 }
 
+TEST_CASE("resources: a chain that the definition leaves open is known by its last image, unless that is raw", "[xml]") {
+  const auto open_of = [](const std::string& format, const std::string& backing) {
+    std::vector<std::string> paths;
+    for (const auto& each : open_chains(completed(guest_xml("<disk type='file'><driver name='qemu' type='" + format +
+                                                            "'/><source file='/img'/>" + backing +
+                                                            "<target dev='vda'/></disk>"))))
+      paths.push_back(each.path);
+    return paths;
+  };
+  using paths = std::vector<std::string>;
+  const auto below = [](const std::string& format, const std::string& more) {
+    return "<backingStore type='file'><format type='" + format + "'/><source file='/base'/>" + more + "</backingStore>";
+  };
+  CHECK(open_of("qcow2", "") == paths{"/img"});
+  CHECK(open_of("raw", "").empty());
+  CHECK(open_of("qcow2", "<backingStore/>").empty());
+  CHECK(open_of("qcow2", below("qcow2", "")) == paths{"/base"});
+  CHECK(open_of("qcow2", below("raw", "")).empty());
+  CHECK(open_of("qcow2", below("qcow2", "<backingStore/>")).empty());
+}
+
+TEST_CASE("resources: what QEMU makes itself is told apart from what it opens", "[xml]") {
+  const auto guest = completed(guest_xml(
+    "<serial type='unix'><source mode='bind' path='/made.sock'/></serial>"
+    "<channel type='unix'><source mode='connect' path='/there.sock'/><target type='virtio' name='a'/></channel>"
+    "<graphics type='vnc' socket='/vnc.sock'/>"));
+  auto made = made_by_qemu(guest, {"-object", R"({"qom-type":"memory-backend-file","id":"m","mem-path":"/dev/shm/ram"})", "{"});
+  std::ranges::sort(made);
+  made.erase(std::unique(made.begin(), made.end()), made.end());
+  CHECK(made == std::vector<std::string>{"/dev/shm/ram", "/made.sock", "/vnc.sock"});
+}
+
 TEST_CASE("labels: only a static DAC label is the guest's own", "[xml]") {
   CHECK(static_dac_label(completed(guest_xml(""))) == nullptr);
   const auto guest = completed(guest_xml(
