@@ -7,11 +7,14 @@
 #include "actors/prober.hpp"
 #include "actors/real_host.hpp"
 #include "actors/security_manager.hpp"
+#include "actors/varlink_connection.hpp"
 #include "runtime/host_info.hpp"
 #include "runtime/read_file.hpp"
 #include "runtime/stable_hash.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <climits>
 #include <csignal>
 #include <filesystem>
 #include <fmt/format.h>
@@ -118,6 +121,22 @@ device_groups groups_for_guests(const qemu_settings& settings, const instance_pa
   return {};
 }
 
+/// Whom the QEMUs of a daemon that changes nobody's user run as.
+dac_identity own_identity() {
+  std::vector<gid_t> groups(NGROUPS_MAX);
+  groups.resize(static_cast<std::size_t>(std::max(0, ::getgroups(NGROUPS_MAX, groups.data()))));
+  return {::geteuid(), ::getegid(), std::move(groups)};
+}
+
+/// Whether the process is in the group of a guest of ours, or has ended: a guest that broke out of its QEMU, perhaps as
+/// root, may try to have the daemon do what it cannot. `groups` is the directory of the groups.
+bool may_be_guest(pid_t pid, const std::string& groups) {
+  if (groups.empty() || pid == 0)
+    return false;
+  const auto its = read_file(fmt::format("/proc/{}/cgroup", pid), 1 << 16);
+  return !its || its->find(groups.substr(groups.rfind('/')) + "/") != std::string::npos;
+}
+
 /// Ends what probes of an earlier daemon left behind. Their directories go first: a launcher that is still on its way
 /// fails without one.
 void clear_probes(const std::string& probe_runs) {
@@ -153,8 +172,9 @@ struct company::members {
 
   result<void> open();
   result<void> listen();
-  result<void> listen_at(const std::string& path, mode_t mode, bool read_only);
-  void accept(unique_fd socket, bool read_only);
+  enum class door : std::uint8_t { libvirt, libvirt_read_only, control };
+  result<void> listen_at(const std::string& path, mode_t mode, door by);
+  void accept(unique_fd socket, door by);
   void close();
   template <class Actor>
   void guard(const Actor& actor, const char* what);
@@ -275,6 +295,8 @@ result<void> company::members::open() {
   around->name_process = setup.settings.set_process_name;
   around->dump_core = setup.settings.dump_guest_core;
   around->control_groups = groups.dir;
+  around->filter_calls = setup.settings.seccomp_sandbox.value_or(true);
+  around->landlock = setup.settings.landlock && landlock_abi() > 0;
   around->networks = setup.settings.networks;
   around->kill_after = setup.settings.grace_ms;
   around->qmp_answer = setup.settings.qmp_timeout_ms;
@@ -305,6 +327,9 @@ result<void> company::members::open() {
   shown->about_host = std::move(*about_host);
   shown->capabilities = std::move(clients_see);
   shown->session = paths.session;
+  shown->changes_user = privileged;
+  shown->gives_owners = privileged && setup.settings.dynamic_ownership;
+  shown->guest_user = privileged ? confinement.fallback : own_identity();
   shown->uri = paths.session ? "qemu:///session" : "qemu:///system";
   shown->version = wire_version;
   shown->around = around;
@@ -314,21 +339,23 @@ result<void> company::members::open() {
 
 result<void> company::members::listen() {
   // The system's sockets are root's, but anybody may look; a session's are its user's.
-  if (auto main = listen_at(setup.paths.libvirt_sock, 0700, false); !main)
-    return main;
-  return listen_at(setup.paths.libvirt_sock_ro, setup.paths.session ? 0700 : 0777, true);
+  return listen_at(setup.paths.libvirt_sock, 0700, door::libvirt)
+    .and_then([&] { return listen_at(setup.paths.control, 0700, door::control); })
+    .and_then([&] {
+      return listen_at(setup.paths.libvirt_sock_ro, setup.paths.session ? 0700 : 0777, door::libvirt_read_only);
+    });
 }
 
-result<void> company::members::listen_at(const std::string& path, mode_t mode, bool read_only) {
-  auto opened = unix_listener::open(*on, path, mode, backlog,
-                                    [this, read_only](unique_fd socket) { accept(std::move(socket), read_only); });
+result<void> company::members::listen_at(const std::string& path, mode_t mode, door by) {
+  auto opened = unix_listener::open(*on, path, mode, backlog, [this, by](unique_fd socket) { accept(std::move(socket), by); });
   if (!opened)
     return tl::make_unexpected(std::move(opened.error()));
   listeners.push_back(std::move(*opened));
   return {};
 }
 
-void company::members::accept(unique_fd socket, bool read_only) {
+void company::members::accept(unique_fd socket, door by) {
+  const bool read_only = by == door::libvirt_read_only;
   const auto peer = peer_of(socket.get());
   if (!peer) {
     spdlog::warn("a client is turned away: {}", peer.error().message());
@@ -338,14 +365,19 @@ void company::members::accept(unique_fd socket, bool read_only) {
     spdlog::warn("a client (uid {}, pid {}) is turned away: it may use the read-only socket only", peer->uid, peer->pid);
     return;
   }
+  if (may_be_guest(peer->pid, control->around->control_groups)) {
+    spdlog::warn("a client (uid {}, pid {}) is turned away: it is a guest's, or has ended", peer->uid, peer->pid);
+    return;
+  }
   if (clients >= most_clients) {
     spdlog::warn("a client (uid {}, pid {}) is turned away: {} are connected", peer->uid, peer->pid, most_clients);
     return;
   }
   connection_setup wish{control, std::make_shared<unique_fd>(std::move(socket)), read_only, *peer};
-  const auto client = spawn_connection(*system, std::move(wish));
+  const auto client = by == door::control ? caf::actor_cast<caf::actor>(spawn_varlink_connection(*system, std::move(wish)))
+                                          : caf::actor_cast<caf::actor>(spawn_connection(*system, std::move(wish)));
   ++clients;
-  caf::actor_cast<caf::actor>(client)->attach_functor([this] { --clients; });
+  client->attach_functor([this] { --clients; });
 }
 
 void company::members::close() {

@@ -21,6 +21,10 @@ struct control_surroundings {
   host_info about_host;
   host_facts capabilities;
   bool session = false;
+  dac_identity guest_user;   ///< Whom QEMU runs as, when its definition does not say otherwise.
+  bool changes_user = false; ///< Definitions may say otherwise: we are root.
+  bool gives_owners = false; ///< Files of a guest become its user's.
+  std::chrono::milliseconds check_within{25000}; ///< Then a check answers with what it knows.
   std::string uri; ///< "qemu:///system"
   std::uint64_t version = 0; ///< Ours, in libvirt's encoding. Clients gate features on it: 9000000 or higher.
   std::shared_ptr<const guest_surroundings> around;

@@ -2,11 +2,14 @@
 
 #include "runtime/paths.hpp"
 #include "runtime/settings.hpp"
+#include "runtime/varlink.hpp"
 #include "runtime/wire_client.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
@@ -110,6 +113,46 @@ result<void> events(const options& wish) {
   }
 }
 
+/// What a start of the guest would meet. Errors: also operation_failed, when something stands in its way.
+result<void> check(const options& wish, const std::string& guest) {
+  auto path = wish.socket;
+  if (path.empty()) {
+    const auto paths = paths_of_instance(wish.session || (!wish.system && ::geteuid() != 0), wish.root);
+    if (!paths)
+      return tl::make_unexpected(paths.error());
+    path = paths->control;
+  }
+  auto daemon = varlink_client::open(path);
+  if (!daemon)
+    return tl::make_unexpected(daemon.error());
+  auto answer = (*daemon)->call("org.troupe.Supervisor.Check", {{"guest", guest}});
+  if (!answer)
+    return tl::make_unexpected(std::move(answer.error()));
+  const auto& denials = (*answer)["denials"];
+  if (wish.as_json)
+    fmt::print("{}\n", answer->dump(2));
+  // One directory may bar the way to many files.
+  std::vector<std::pair<std::string, std::vector<std::string>>> shown;
+  for (const auto& each : denials) {
+    const auto text = fmt::format("{}: {}\n    remedy: {}\n", each["layer"].get<std::string>(), each["why"].get<std::string>(),
+                                  each["remedy"].get<std::string>());
+    auto known = std::ranges::find(shown, text, [](const auto& x) { return x.first; });
+    if (known == shown.end())
+      known = shown.insert(shown.end(), {text, {}});
+    if (each["use"] != each["path"])
+      known->second.push_back(each["use"].get<std::string>());
+  }
+  if (!wish.as_json)
+    for (const auto& [text, uses] : shown)
+      fmt::print("{}{}", text, uses.empty() ? "" : fmt::format("    needed for: {}\n", fmt::join(uses, ", ")));
+  if (!shown.empty())
+    return fail(errc::operation_failed, fmt::format("{} of guest '{}' will be refused", shown.size() == 1 ? "1 use" : fmt::format("{} uses", shown.size()), guest));
+  if (!wish.as_json)
+    fmt::print("nothing stands in the way of guest '{}', which runs as {}: {} paths were looked at\n", guest,
+               (*answer)["user"].get<std::string>(), (*answer)["looked_at"].size());
+  return {};
+}
+
 int finish(result<void> went) {
   if (went)
     return 0;
@@ -133,12 +176,17 @@ int main(int argc, char** argv) {
   app.fallthrough();
   auto* list = app.add_subcommand("list", "All guests and their states");
   auto* events = app.add_subcommand("events", "What happens to guests, as it happens");
+  auto* check = app.add_subcommand("check", "What a start of the guest would be refused, and what helps");
+  std::string guest;
+  check->add_option("guest", guest, "Its name or UUID")->required();
   auto* settings = app.add_subcommand("settings", "Print a qemu.conf that explains every setting");
   CLI11_PARSE(app, argc, argv);
   if (*list)
     return troupe::finish(troupe::list(wish));
   if (*events)
     return troupe::finish(troupe::events(wish));
+  if (*check)
+    return troupe::finish(troupe::check(wish, guest));
   if (*settings)
     fmt::print("{}", troupe::sample_settings());
   return 0;

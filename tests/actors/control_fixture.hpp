@@ -194,6 +194,24 @@ public:
     }
   }
 
+  /// What comes up to the byte `end`, for protocols of lines; none when the other side hung up.
+  std::optional<std::string> receive_text(char end) {
+    for (;;) {
+      if (const auto at = text_.find(end); at != text_.npos) {
+        auto line = text_.substr(0, at);
+        text_.erase(0, at + 1);
+        return line;
+      }
+      pollfd ready{socket_.get(), POLLIN, 0};
+      REQUIRE(::poll(&ready, 1, 20'000) == 1);
+      char bytes[65536];
+      const auto got = ::recv(socket_.get(), bytes, sizeof bytes, 0);
+      if (got <= 0)
+        return std::nullopt;
+      text_.append(bytes, static_cast<std::size_t>(got));
+    }
+  }
+
   /// Calls and waits for the answer; packets that come before it are kept in `others`.
   rpc_packet call(std::int32_t procedure, std::string_view payload = {}, std::uint32_t program = rpc_program_remote) {
     rpc_header header;
@@ -225,6 +243,7 @@ public:
 private:
   unique_fd socket_;
   rpc_framer framer_;
+  std::string text_;
   std::uint32_t serial_ = 0;
 };
 
