@@ -223,6 +223,7 @@ caf::result<guest_identity> security_data::secure(const secure_guest& wish) {
   it->wish = wish;
   it->who = setup_.fallback;
   it->promise = self_->make_response_promise<guest_identity>();
+  looking_[wish.uuid] = it->released;
   find_users(it, users_named(wish));
   return it->promise;
 }
@@ -238,8 +239,10 @@ void security_data::find_users(const securing_ptr& it, std::map<std::string, std
   setup_.machine->resolve(
     user, group,
     here<dac_identity>([this, it, named = std::move(named), label = next.key(), what = next.mapped()](result<dac_identity> who) {
-      if (!who)
+      if (!who) {
+        looked(it);
         return it->refuse({who.error().code, fmt::format("{}: {}", what, who.error().detail)});
+      }
       it->users[label] = std::move(*who);
       find_users(it, named);
     }));
@@ -247,8 +250,6 @@ void security_data::find_users(const securing_ptr& it, std::map<std::string, std
 
 /// Before anything is taken, so that a path that hangs keeps nothing but itself busy.
 void security_data::look(const securing_ptr& it) {
-  *it->released = false;
-  looking_[it->wish.uuid] = it->released;
   setup_.machine->observe_files(
     it->wish.paths, setup_.models, it->who,
     here<std::vector<host::seen_file>>([this, it, returns = returns_](result<std::vector<host::seen_file>> seen) {
@@ -259,8 +260,8 @@ void security_data::look(const securing_ptr& it) {
       it->seen = std::move(*seen);
       choose_labels(*it);
       with_paths(it->held, [this, it, returns] {
-        looked(it);
         const auto leave = [&](error why) {
+          looked(it);
           free_paths(it->held);
           it->refuse(std::move(why));
         };
@@ -273,6 +274,7 @@ void security_data::look(const securing_ptr& it) {
         }
         if (auto free = check_conflicts(*it); !free)
           return leave(std::move(free.error()));
+        looked(it);
         take(it);
       });
     }));

@@ -192,6 +192,20 @@ TEST_CASE("security manager: what another supervisor's guest uses gets no other 
   CHECK(it.is_as_before("/images/a"));
 }
 
+TEST_CASE("security manager: a guest that ends while its user is looked up gets nothing", "[actors]") {
+  manager it;
+  auto wish = wish_of(1, {"/images/a"});
+  wish.user = "+7:+8";
+  const auto taking = it.wants(wish);
+  const auto leaving = it.leaves(1);
+  REQUIRE(it.answer(leaving));
+  const auto who = it.answer(taking);
+  REQUIRE_FALSE(who);
+  CHECK(who.error().code == errc::aborted);
+  CHECK(it.is_as_before("/images/a"));
+  CHECK(it.world->file_rows.empty());
+}
+
 TEST_CASE("security manager: a guest whose files hang delays no other", "[actors]") {
   manager it;
   it.world->add_file("/nfs/dead", 0, 0);
