@@ -3,11 +3,13 @@
 import errno
 import os
 import pwd
+import re
+import shutil
 import subprocess
 import time
 import unittest
 
-from troupe_story import CLEAN, GUEST, CommandFailed, Story, main, read, run, wait_until
+from troupe_story import CLEAN, GUEST, CommandFailed, Peer, Story, main, read, run, wait_until
 
 
 def all_about(path):
@@ -147,9 +149,8 @@ def status_of(pid):
 NO_CAPABILITIES = {name: "0000000000000000" for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
 
 
-@unittest.skipUnless(os.getuid() == 0, "only root can confine")
-class Privileges(Story):
-    """What a QEMU is, as /proc tells."""
+class AnotherUser(Story):
+    """A daemon whose guests run as a user who owns nothing else."""
 
     settings = 'user = "+64055"\ngroup = "+64056"\nmax_files = 4321\n'
 
@@ -184,6 +185,11 @@ class Privileges(Story):
     def disk(self, path, more="", target="vda"):
         return ("<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='%s'>%s</source>"
                 "<target dev='%s' bus='virtio'/></disk>" % (path, more, target))
+
+
+@unittest.skipUnless(os.getuid() == 0, "only root can confine")
+class Privileges(AnotherUser):
+    """What a QEMU is, as /proc tells."""
 
     def test_it_is_its_user_and_has_no_capability(self):
         self.start_nano("cell", devices=self.disk(self.image("cell.img")))
@@ -303,7 +309,11 @@ class Privileges(Story):
             self.define(self.nano_xml(name, devices=devices if name == "one" else devices.split("</disk>")[0] + "</disk>",
                                       serial="<serial type='null'/>"))
         before = {path: all_about(path) for path in (shared, own)}
-        folders = self.leftovers()
+        self.virsh("start", "one")
+        found = group_of(self.daemon.qemu("one"))
+        groups = os.path.dirname(found[0]) if found and "troupe" in found[0] else None
+        self.virsh("destroy", "one")
+        folders = self.leftovers(groups)
         ends = ("destroy", "kill", "crash and destroy", "crash after a kill", "crash at a start")
         for number in range(int(os.environ.get("TROUPE_ROUNDS", "20"))):
             end = ends[number % len(ends)]
@@ -316,7 +326,8 @@ class Privileges(Story):
                     client.wait()
                     self.daemon.start()
                     self.virsh("start", "two")
-                    wait_until("one is running or off", lambda: self.daemon.state("one") in ("running", "shut off"))
+                    # Paused: the daemon died before it let the guest run.
+                    wait_until("one is on or off", lambda: self.daemon.state("one") in ("running", "paused", "shut off"))
                 else:
                     self.virsh("start", "one")
                     self.virsh("start", "two")
@@ -329,19 +340,104 @@ class Privileges(Story):
                 if end.startswith("crash"):
                     self.daemon.start()
                 for name in ("one", "two"):
-                    if "kill" not in end and self.daemon.state(name) == "running":
+                    if "kill" not in end and self.daemon.state(name) != "shut off":
                         self.virsh("destroy", name)
                     self.daemon.wait_state(name, "shut off")
-                wait_until("nothing is left over", lambda: self.leftovers() == folders)
+                wait_until("nothing is left over", lambda: self.leftovers(groups) == folders)
                 for path in (shared, own):
                     wait_until("%s is as before" % path, lambda: all_about(path) == before[path], 20)
 
-    def leftovers(self):
-        """What lies in the daemon's runtime folder, and the control groups below ours."""
-        here = [os.path.join(folder, entry) for folder, _, files in os.walk(self.daemon.runtime) for entry in files + [""]]
-        found = group_of(self.daemon.pid)
-        groups = [entry for entry in os.listdir(found[0]) if entry.startswith("troupe-")] if found else []
-        return sorted(entry for entry in here + groups if "daemon.out" not in entry)
+    def leftovers(self, groups):
+        """What lies in the daemon's runtime folder, and the control groups of its guests."""
+        found = [os.path.join(folder, entry) for folder, _, files in os.walk(self.daemon.runtime) for entry in files + [""]]
+        if groups and os.path.exists(groups):
+            found += os.listdir(groups)
+        return sorted(found)
+
+
+class Libvirtd(Peer):
+    """A stock libvirtd that confines by users as it does on Debian, whose user it is shown in a passwd of its own."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        with open(self.settings, "w") as file:
+            file.write('stdio_handler = "file"\nuser = "+64055"\ngroup = "+64056"\nnamespaces = []\n'
+                       'cgroup_controllers = []\n')
+
+    def command(self):
+        binds = ""
+        for name, line in (("passwd", "libvirt-qemu:x:64055:64056::/:/bin/false"), ("group", "libvirt-qemu:x:64056:")):
+            with open(os.path.join(self.root, name), "w") as file:
+                file.write(read("/etc/" + name) + line + "\n")
+            binds += "mount --bind %s/%s /etc/%s; " % (self.root, name, name)
+        return super().command()[:-1] + [binds + super().command()[-1]]
+
+
+@unittest.skipUnless(os.getuid() == 0 and shutil.which("libvirtd"), "there is no libvirtd here that could run beside us")
+class BesideLibvirt(AnotherUser):
+    """A libvirtd and a troupe on one host leave each other's files alone, and in the end as they were."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if cls.daemon.is_peer:
+            return
+        os.mkdir(os.path.join(cls.place, "peer"))
+        cls.peer = Libvirtd(os.path.join(cls.place, "peer"))
+        cls.addClassCleanup(cls.clear_peer)
+        cls.peer.start()
+
+    @classmethod
+    def clear_peer(cls):
+        cls.peer.kill()
+        for pid in cls.peer.qemus():
+            os.kill(pid, 9)
+
+    def both(self, name, **more):
+        """The guest `name` of libvirtd, `name`-too of ours, both with the same image; and all about that before."""
+        image = self.image(name + ".img", (5, 6))
+        for daemon, called in ((self.peer, name), (self.daemon, name + "-too")):
+            xml = self.nano_xml(called, devices=self.disk(image), serial="<serial type='null'/>", **more)
+            daemon.virsh("define", self.write("define.xml", xml))
+        return image, all_about(image)
+
+    def test_what_libvirt_uses_is_neither_taken_nor_given_back(self):
+        image, before = self.both("theirs")
+        self.peer.virsh("start", "theirs")
+        held = all_about(image)
+        self.assertEqual(held[:2], (64055, 64056))
+        self.assertIn("lock", self.virsh_fails("start", "theirs-too"))  # the same owner, but QEMU locks it
+        self.assertEqual(all_about(image), held)
+        self.define(self.nano_xml("another", devices=self.disk(image),
+                                  extra="<seclabel type='static' model='dac' relabel='yes'><label>+7:+8</label></seclabel>"))
+        self.assertIn("'%s' is in use by another supervisor's guest" % image, self.virsh_fails("start", "another"))
+        self.assertEqual(all_about(image), held)
+        self.peer.virsh("destroy", "theirs")
+        self.assertEqual(all_about(image), before)
+
+    def test_what_we_use_is_given_back_whatever_libvirt_does_to_its_notes(self):
+        image, before = self.both("ours")
+        self.virsh("start", "ours-too")
+        self.assertEqual(os.getxattr(image, "trusted.libvirt.security.dac"), b"+5:+6")
+        self.assertIn("lock", self.peer.virsh_fails("start", "ours"))  # and libvirt removes the notes
+        self.virsh("destroy", "ours-too")
+        self.assertEqual(all_about(image), before)
+
+    def test_the_last_of_two_gives_back_what_both_use(self):
+        kernel = self.image("kernel", (5, 6), 0o604)
+        before = all_about(kernel)
+        for first_ends_first in (True, False):
+            for daemon, called in ((self.peer, "theirs"), (self.daemon, "mine")):
+                xml = self.nano_xml(called, serial="<serial type='null'/>").replace(
+                    "<loader", "<kernel>%s</kernel><loader" % kernel)
+                daemon.virsh("define", self.write("define.xml", re.sub(r"<loader.*</loader>", "", xml)))
+                daemon.virsh("start", called, "--paused")
+            ends = [(self.peer, "theirs"), (self.daemon, "mine")]
+            for daemon, called in ends if first_ends_first else reversed(ends):
+                self.assertEqual(all_about(kernel)[:2], (64055, 64056))
+                daemon.virsh("destroy", called)
+                daemon.virsh("undefine", called)
+            self.assertEqual(all_about(kernel), before)
 
 
 if __name__ == "__main__":
