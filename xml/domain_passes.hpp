@@ -51,7 +51,7 @@ int display_ports_wanted(const domain& guest);
 /// Gives ports to graphics with autoport, in order, and the default listen address to those that name none.
 void assign_display_ports(domain& guest, std::span<const int> ports, std::string_view vnc_listen, std::string_view spice_listen);
 
-/// The definition's own DAC label, or null.
+/// The definition's own DAC label, or null. One of type none has no text: the guest has the usual user, and files are left alone.
 const seclabel* static_dac_label(const domain& guest);
 
 /// The bridges on which the guest's network cards need a TAP, in the order of its cards.

@@ -61,7 +61,8 @@ void assign_display_ports(domain& guest, std::span<const int> ports, std::string
 
 const seclabel* static_dac_label(const domain& guest) {
   const auto found = std::ranges::find_if(guest.seclabels, [](const auto& each) {
-    return each.model == "dac" && each.type == label_kind::static_ && !each.label.empty();
+    return each.model == "dac" &&
+           (each.type == label_kind::none || (each.type == label_kind::static_ && !each.label.empty()));
   });
   return found == guest.seclabels.end() ? nullptr : &*found;
 }

@@ -240,7 +240,7 @@ TEST_CASE("resources: what QEMU makes itself is told apart from what it opens", 
   CHECK(made == std::vector<std::string>{"/dev/shm/ram", "/made.sock", "/vnc.sock"});
 }
 
-TEST_CASE("labels: only a static DAC label is the guest's own", "[xml]") {
+TEST_CASE("labels: a static DAC label is the guest's own, and none is a choice, too", "[xml]") {
   CHECK(static_dac_label(completed(guest_xml(""))) == nullptr);
   const auto guest = completed(guest_xml(
     "",
@@ -248,6 +248,11 @@ TEST_CASE("labels: only a static DAC label is the guest's own", "[xml]") {
   REQUIRE(static_dac_label(guest) != nullptr);
   CHECK(static_dac_label(guest)->label == "107:108");
   CHECK_FALSE(static_dac_label(guest)->relabel);
+
+  const auto unlabelled = completed(guest_xml("", "<seclabel type='none' model='dac'/>"));
+  REQUIRE(static_dac_label(unlabelled) != nullptr);
+  CHECK(static_dac_label(unlabelled)->label.empty());
+  CHECK_FALSE(static_dac_label(unlabelled)->relabel);
 }
 
 TEST_CASE("questions: what happens on a crash and on power-off is what was asked for", "[xml]") {
