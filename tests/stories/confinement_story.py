@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from troupe_story import CLEAN, GUEST, CommandFailed, Peer, Story, main, read, run, wait_until
+from troupe_story import CLEAN, GUEST, CommandFailed, Peer, Story, group_of, main, read, run, wait_until
 
 
 def all_about(path):
@@ -17,19 +17,6 @@ def all_about(path):
     found = os.stat(path)
     return (found.st_uid, found.st_gid, oct(found.st_mode), found.st_ino,
             {name: os.getxattr(path, name) for name in os.listxattr(path)})
-
-
-def group_of(pid):
-    """Where the control group that limits the device nodes of a process is, and how: 'v1' or 'v2'. None: nowhere."""
-    mounts = [line.split() for line in read("/proc/self/mountinfo").splitlines()]
-    paths = dict((line.split(":", 2)[1], line.split(":", 2)[2]) for line in read("/proc/%s/cgroup" % pid).splitlines())
-    for how, controller in (("v1", "devices"), ("v2", "")):
-        for words in mounts:
-            kind, _, options = words[words.index("-") + 1:]
-            if controller in paths and (kind == "cgroup2" if how == "v2" else
-                                        kind == "cgroup" and controller in options.split(",")):
-                return os.path.join(words[4], os.path.relpath(paths[controller], words[3]).removeprefix("./")), how
-    return None
 
 
 def opens_in(group, path, flags=os.O_RDWR):
@@ -389,9 +376,7 @@ class BesideLibvirt(AnotherUser):
 
     @classmethod
     def clear_peer(cls):
-        cls.peer.kill()
-        for pid in cls.peer.qemus():
-            os.kill(pid, 9)
+        cls.peer.end()
 
     def both(self, name, **more):
         """The guest `name` of libvirtd, `name`-too of ours, both with the same image; and all about that before."""

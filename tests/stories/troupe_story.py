@@ -5,6 +5,7 @@ With TROUPE_PEER=libvirtd the same stories run against a private stock libvirtd 
 how their expectations were found. Stories that only make sense for Troupe skip themselves there.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -58,6 +59,29 @@ def accel(kind="nano"):
 def has_ended(pid):
     """Gone, or a zombie that only waits for its parent."""
     return read("/proc/%s/stat" % pid).rpartition(")")[2].split()[:1] in ([], ["Z"], ["X"])
+
+
+def group_of(pid):
+    """Where the control group that limits the device nodes of a process is, and how: 'v1' or 'v2'. None: nowhere."""
+    mounts = [line.split() for line in read("/proc/self/mountinfo").splitlines()]
+    paths = dict((line.split(":", 2)[1], line.split(":", 2)[2]) for line in read("/proc/%s/cgroup" % pid).splitlines())
+    for how, controller in (("v1", "devices"), ("v2", "")):
+        for words in mounts:
+            kind, _, options = words[words.index("-") + 1:]
+            if controller in paths and (kind == "cgroup2" if how == "v2" else
+                                        kind == "cgroup" and controller in options.split(",")):
+                return os.path.join(words[4], os.path.relpath(paths[controller], words[3]).removeprefix("./")), how
+    return None
+
+
+def remove_group(folder):
+    """Whether it is gone. It stays for a moment after its last process has ended."""
+    try:
+        os.rmdir(folder)
+    except OSError as failed:
+        if failed.errno != errno.ENOENT:
+            return False
+    return True
 
 
 class CommandFailed(Exception):
@@ -123,6 +147,17 @@ class Daemon:
         """kill -9: what a crash, the OOM killer or an upgrade gone wrong does."""
         self.process.kill()
         self.process.wait()
+
+    def end(self):
+        """It and all its QEMUs are killed, and the control groups that nobody is left to remove go."""
+        self.kill()
+        pids = self.qemus()
+        groups = {found[0] for found in map(group_of, pids) if found and "/troupe-" in found[0]}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until("the QEMUs are gone", lambda: all(map(has_ended, pids)))
+        for folder in sorted(groups) + sorted(set(map(os.path.dirname, groups))):
+            wait_until("the control group %s can go" % folder, lambda: remove_group(folder))
 
     def stop(self):
         self.process.terminate()
@@ -251,9 +286,7 @@ class Story(unittest.TestCase):
     def clear(cls):
         daemon = getattr(cls, "daemon", None)
         if daemon:
-            daemon.kill()
-            for pid in daemon.qemus():
-                os.kill(pid, signal.SIGKILL)
+            daemon.end()
             if os.environ.get("TROUPE_SHOW_DAEMON"):
                 sys.stderr.write(read(daemon.output))
         shutil.rmtree(cls.place, ignore_errors=True)
