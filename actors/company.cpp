@@ -3,6 +3,7 @@
 #include "actors/connection.hpp"
 #include "actors/driver.hpp"
 #include "actors/event_hub.hpp"
+#include "actors/guest_labels.hpp"
 #include "actors/loop_scheduler.hpp"
 #include "actors/prober.hpp"
 #include "actors/real_host.hpp"
@@ -13,6 +14,7 @@
 #include "runtime/stable_hash.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <climits>
 #include <csignal>
@@ -94,6 +96,39 @@ result<dac_identity> identity_of_guests(const qemu_settings& settings) {
   spdlog::warn("there is no user '{}': guests without a label of their own run as root, without capabilities; "
                "`user` in qemu.conf names another", fmt::join(usual_users, "' or '"));
   return resolve_identity("root", "");
+}
+
+/// The kernel's model that guests are confined by: the first that the settings name and that is in force, or, where they
+/// name none, the one that is. Errors: unsupported_config, when one is named that is not in force.
+result<confinement_model> model_of_guests(const qemu_settings& settings) {
+  using kind = confinement_model::kind;
+  confinement_model model;
+  model.default_confined = settings.security_default_confined;
+  model.require_confined = settings.security_require_confined;
+  model.libvirt_names = settings.apparmor_libvirt_names;
+  const auto& drivers = settings.security_driver;
+  const bool has_apparmor = apparmor_is_on();
+  auto selinux = read_selinux_host();
+  if (!selinux)
+    return tl::make_unexpected(std::move(selinux.error()));
+  const auto in_force = [&](std::string_view driver) { return driver == "selinux" ? selinux->has_value() : has_apparmor; };
+  for (const std::string_view driver : {"selinux", "apparmor"})
+    if (std::ranges::find(drivers, driver) != drivers.end() && !in_force(driver))
+      return fail(errc::unsupported_config, fmt::format("security_driver '{}' is not in force on this host: leave the setting "
+                                                        "empty to take what is", driver));
+  const auto wanted = [&](std::string_view driver) {
+    return in_force(driver) && (drivers.empty() || std::ranges::find(drivers, driver) != drivers.end());
+  };
+  // The first that is named goes before: the kernel may have both.
+  const auto named_first = std::ranges::find_first_of(drivers, std::array{"selinux", "apparmor"});
+  if (wanted("apparmor") && (!wanted("selinux") || (named_first != drivers.end() && *named_first == "apparmor"))) {
+    model.what = kind::apparmor;
+  } else if (wanted("selinux")) {
+    model.what = kind::selinux;
+    model.selinux = std::move(**selinux);
+    model.enforced = selinux_is_enforcing();
+  }
+  return model;
 }
 
 /// Where guests get their control groups, tried out: in a container the kernel may refuse what it shows.
@@ -228,6 +263,15 @@ result<void> company::members::open() {
     if (!who)
       return tl::make_unexpected(std::move(who.error()));
     confinement.fallback = *who;
+    auto model = model_of_guests(setup.settings);
+    if (!model)
+      return tl::make_unexpected(std::move(model.error()));
+    const auto& contexts = model->selinux.contexts;
+    if (model->what == confinement_model::kind::selinux)
+      clients_see.security.push_back({"selinux", "0", to_text(contexts.domain), to_text(contexts.emulated_domain)});
+    if (model->what == confinement_model::kind::apparmor)
+      clients_see.security.push_back({"apparmor", "0", {}, {}});
+    confinement.model = std::move(*model);
     const auto label = fmt::format("+{}:+{}", who->uid, who->gid);
     clients_see.security.push_back({"dac", "0", label, label});
   }
@@ -240,6 +284,8 @@ result<void> company::members::open() {
   stands_on.notes = {setup.settings.remember_owner, fmt::format("{:016x}", stable_hash(paths.state))};
   stands_on.paths = paths;
   stands_on.launcher = setup.launcher;
+  stands_on.apparmor_helper = fs::path{setup.launcher}.parent_path() / "troupe-apparmor";
+  stands_on.profiles = paths.root + "/etc/apparmor.d";
   stands_on.host_identity = identity_text(*about_host);
   stands_on.module_folders = {fmt::format("/usr/lib/{}-linux-gnu/qemu", about_host->arch), "/usr/lib64/qemu-kvm", "/usr/lib64/qemu",
                               "/usr/lib/qemu"};
@@ -262,7 +308,11 @@ result<void> company::members::open() {
   for (const auto& file : contents->files)
     if (!known.contains(file.guest_uuid))
       forgotten.insert(file.guest_uuid);
-  caf::anon_send(security, recall_labels{contents->files});
+  recall_labels earlier{contents->files};
+  for (const auto& row : contents->guests)
+    if (auto labels = labels_of(row); !labels.empty())
+      earlier.guests.emplace_back(row.uuid, std::move(labels.front()));
+  caf::anon_send(security, std::move(earlier));
   for (const auto& uuid : forgotten)
     caf::anon_send(security, release_guest{uuid, {}});
 
@@ -272,6 +322,9 @@ result<void> company::members::open() {
   probing.log_file = paths.log + "/probes.log";
   if (privileged)
     probing.identity = launch_identity{confinement.fallback.uid, confinement.fallback.gid, confinement.fallback.groups};
+  // Without categories: it may open no guest's files.
+  if (const auto& model = confinement.model; model.what == confinement_model::kind::selinux)
+    probing.label = {to_text(model.selinux.contexts.emulated_domain), to_text(model.selinux.contexts.image)};
   prober = spawn_prober(*system, std::move(probing));
 
   auto around = std::make_shared<guest_surroundings>();
@@ -297,6 +350,7 @@ result<void> company::members::open() {
   around->control_groups = groups.dir;
   around->filter_calls = setup.settings.seccomp_sandbox.value_or(true);
   around->landlock = setup.settings.landlock && landlock_abi() > 0;
+  around->model = confinement.model.name();
   around->networks = setup.settings.networks;
   around->kill_after = setup.settings.grace_ms;
   around->qmp_answer = setup.settings.qmp_timeout_ms;

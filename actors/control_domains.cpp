@@ -193,9 +193,25 @@ void write_snapshots(xdr_writer& out, const guest_view&) {
   out.i32(0);
 }
 
+namespace {
+
+void write_label(xdr_writer& out, const guest_label& label, bool enforced) {
+  out.char4({label.process.c_str(), label.process.size() + 1});
+  out.boolean(enforced);
+}
+
+} // namespace
+
 void write_security_label(xdr_writer& out, const guest_view& view) {
-  out.char4({view.label.c_str(), view.label.size() + 1});
-  out.boolean(!view.label.empty()); // the kernel enforces users and groups
+  const auto label = view.labels.empty() ? guest_label{} : view.labels.front();
+  write_label(out, label, !label.process.empty() && view.enforced);
+}
+
+void write_security_labels(xdr_writer& out, const guest_view& view) {
+  out.u32(static_cast<std::uint32_t>(view.labels.size()));
+  for (const auto& each : view.labels)
+    write_label(out, each, !each.process.empty() && (view.enforced || each.model == "dac"));
+  out.i32(static_cast<std::int32_t>(view.labels.size()));
 }
 
 void serve_messages(control_call call, xdr_reader& args) {

@@ -81,6 +81,7 @@ constexpr control_method methods[] = {
   {remote, 264, "DOMAIN_SET_METADATA", change, open, serve_set_metadata},
   {remote, 265, "DOMAIN_GET_METADATA", look, open, serve_get_metadata},
   {remote, 273, "CONNECT_LIST_ALL_DOMAINS", look, open, serve_list_all},
+  {remote, 278, "DOMAIN_GET_SECURITY_LABEL_LIST", look, open, serve_view<write_security_labels>},
   {remote, 293, "NODE_GET_CPU_MAP", look, open, serve_cpu_map},
   {remote, 312, "CONNECT_GET_CPU_MODEL_NAMES", look, open, serve_cpu_models},
   {remote, 316, "CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY", look, open, serve_register_event},

@@ -198,6 +198,7 @@ void write_updated(xdr_writer& out, const guest_view& view);
 void write_managed_save(xdr_writer& out, const guest_view& view);
 void write_snapshots(xdr_writer& out, const guest_view& view);
 void write_security_label(xdr_writer& out, const guest_view& view);
+void write_security_labels(xdr_writer& out, const guest_view& view);
 
 // ---- control_events.cpp, control_streams.cpp
 

@@ -1,5 +1,6 @@
 #include "actors/driver.hpp"
 
+#include "actors/guest_labels.hpp"
 #include "actors/inside.hpp"
 #include "xml/domain.hpp"
 #include "xml/domain_passes.hpp"
@@ -321,6 +322,7 @@ void driver_data::complete(std::string xml, next_step then) {
     return then(tl::make_unexpected(std::move(parsed.error())));
   auto wanted = std::make_shared<domain>(std::move(*parsed));
   choose_emulator(*wanted, host_arch_);
+  name_model(*wanted, around_->model);
   self_->request(around_->prober, prober_answer, emulator_wanted{wanted->devices.emulator})
     .then(
       [this, wanted, then](emulator_facts_ptr& facts) {

@@ -1,5 +1,6 @@
 #include "actors/guest_data.hpp"
 
+#include "actors/guest_labels.hpp"
 #include "xml/domain_passes.hpp"
 #include "xml/qemu_argv.hpp"
 
@@ -312,6 +313,8 @@ void guest_data::secure() {
   if (cancelled_)
     return refuse({errc::aborted, called() + " was destroyed while it was being started"});
   secure_guest wish{uuid_, name_, {}, true, {}, control_group_};
+  wish.labels = labels_wanted(*live_);
+  wish.emulated = live_->type == virt_type::qemu;
   if (const auto* label = static_dac_label(*live_)) {
     wish.user = label->label;
     wish.relabel = label->relabel;
@@ -340,6 +343,10 @@ void guest_data::make_place() {
   wish.uid = identity_.uid;
   wish.gid = identity_.gid;
   wish.bridges = std::move(*bridges);
+  if (const auto* label = identity_.under("selinux")) {
+    wish.file_label = label->image;
+    wish.socket_label = label->process;
+  }
   around_->machine->make_place(std::move(wish),
                                here<std::shared_ptr<host::place>>([this](result<std::shared_ptr<host::place>> made) {
                                  if (!made)
@@ -370,6 +377,8 @@ void guest_data::compose() {
     return refuse(std::move(line.error()));
   auto next = std::make_shared<domain>(*live_);
   name_host_ends(*next, settings, place_->tap_names);
+  if (identity_.change)
+    show_labels(*next, identity_.labels);
   live_ = std::move(next);
 
   plan_ = {};
@@ -377,6 +386,12 @@ void guest_data::compose() {
   plan_.env = std::move(line->env);
   if (identity_.change)
     plan_.identity = launch_identity{identity_.uid, identity_.gid, identity_.groups};
+  if (const auto* label = identity_.under("selinux")) {
+    plan_.selinux_context = label->process;
+    plan_.no_new_privs = false;
+  }
+  if (const auto* label = identity_.under("apparmor"))
+    plan_.apparmor_profile = label->process;
   if (!control_group_.empty())
     plan_.control_groups.push_back(control_group_);
   if (around_->keep_capabilities && identity_.change && identity_.uid == 0)
@@ -390,15 +405,40 @@ void guest_data::compose() {
     plan_.keep_fds.push_back(settings.tap_fds[i]);
     passed_.push_back({place_->taps[i].get(), settings.tap_fds[i]});
   }
+  auto makes = made_by_qemu(*live_, plan_.argv);
+  auto rules = rules_for(makes);
   plan_.filter_calls = around_->filter_calls;
   if (around_->landlock)
     plan_.landlock = landlock_rules({.emulator = plan_.argv.front(),
                                      .run_dir = run_dir_,
                                      .resources = identity_.files.empty() ? needs_ : identity_.files,
-                                     .makes = made_by_qemu(*live_, plan_.argv),
+                                     .makes = std::move(makes),
                                      .words = live_->qemu.args});
   plan_.banner = shell_line({plan_.env, plan_.argv}) + "\n";
-  take(guest_input::prepared);
+  if (plan_.apparmor_profile.empty())
+    return void(take(guest_input::prepared));
+  self_->request(around_->security, security_answer, load_guest_profile{uuid_, name_, std::move(rules)})
+    .then(
+      [this](bool enforced) {
+        identity_.enforced = enforced;
+        if (cancelled_)
+          return refuse({errc::aborted, called() + " was destroyed while it was being started"});
+        take(guest_input::prepared);
+      },
+      [this](caf::error& why) { refuse(from_caf(why)); });
+}
+
+/// What the guest's AppArmor profile lets it do.
+std::vector<profile_rule> guest_data::rules_for(const std::vector<std::string>& makes) const {
+  using access = profile_rule::access;
+  std::vector<profile_rule> rules{{access::program, plan_.argv.front()},
+                                  {access::tree, run_dir_},
+                                  {access::write, around_->paths.guest_log(name_)}};
+  for (const auto& file : identity_.files)
+    rules.push_back(profile_rule_for(file));
+  for (const auto& path : makes) // sockets, files, and directories of huge pages
+    rules.push_back({access::tree, path});
+  return rules;
 }
 
 void guest_data::launch() {
@@ -559,6 +599,8 @@ void guest_data::adopt() {
   shown_reason_ = kept.is_object() ? kept.value("reason", 0) : 0;
   if (kept.is_object()) {
     identity_.label = kept.value("label", "");
+    identity_.labels = labels_of(*row_);
+    identity_.enforced = kept.value("enforced", false);
     control_group_ = kept.value("control_group", "");
     display_ports_ = kept.value("ports", std::vector<int>{});
     boot_again_ = kept.value("boot_again", false);
@@ -1114,7 +1156,8 @@ void guest_data::send_view() {
     view->vcpus = vcpus_of(*shape);
   }
   view->pid = qemu_.pid;
-  view->label = identity_.label;
+  view->labels = identity_.labels;
+  view->enforced = identity_.enforced;
   view->row = row_;
   view->as_of = std::chrono::steady_clock::now();
   self_->send(around_->driver, view_changed{std::move(view)});
@@ -1151,6 +1194,8 @@ std::shared_ptr<guest_row> guest_data::make_row(std::string phase) const {
   row->extra = nlohmann::json{{"state", shown_state_},
                               {"reason", shown_reason_},
                               {"label", identity_.label},
+                              {"labels", to_text(identity_.labels)},
+                              {"enforced", identity_.enforced},
                               {"control_group", control_group_},
                               {"ports", display_ports_},
                               {"boot_again", boot_again_},

@@ -26,6 +26,7 @@ struct guest_surroundings {
   std::string vnc_listen = "127.0.0.1";
   std::string spice_listen = "127.0.0.1";
   std::string vnc_password, spice_password; ///< Of displays whose definition has none; empty: none.
+  std::string model;                        ///< The kernel's that guests are confined by: "selinux", "apparmor" or "".
   bool filter_calls = true;                 ///< Every QEMU is refused the system calls that none makes.
   bool landlock = false;                    ///< Every QEMU shuts itself off from what it does not need.
   std::vector<resource_limit> limits;       ///< Of every QEMU.

@@ -63,6 +63,7 @@ private:
   void secure();
   void make_place();
   void compose();
+  std::vector<profile_rule> rules_for(const std::vector<std::string>& makes) const;
   void launch();
   void set_up();
   void record_started();

@@ -5,6 +5,7 @@
 #include "runtime/ledger.hpp"
 #include "runtime/process.hpp"
 #include "runtime/qmp_monitor.hpp"
+#include "sec/apparmor.hpp"
 #include "sec/dac.hpp"
 #include "sec/denials.hpp"
 #include "sec/file_labels.hpp"
@@ -66,6 +67,8 @@ public:
     gid_t gid = 0;
     bool change_owner = false;
     std::vector<std::string> bridges; ///< a TAP on each, in this order
+    std::string file_label{};   ///< of SELinux, for the directory; empty: none
+    std::string socket_label{}; ///< and for the monitor's socket
   };
   struct place {
     std::string monitor_socket;
@@ -109,6 +112,11 @@ public:
   virtual void find_image_parts(std::vector<resource> images, answer<std::vector<resource>>) = 0;
   virtual void take_files(std::vector<file_taking>, answer<done>) = 0;
   virtual void give_back_files(std::vector<file_taking>, answer<std::vector<std::string>> complaints) = 0;
+
+  /// Makes, or makes anew, the AppArmor profile, and loads it. Answers whether it is enforced. Symbolic links in the rules'
+  /// paths are followed.
+  virtual void load_profile(std::string name, std::vector<profile_rule> rules, answer<bool>) = 0;
+  virtual void drop_profile(std::string name, answer<done>) = 0;
 
   /// A control group whose members may open the device nodes among `files` and those every QEMU may, and no others.
   virtual void make_control_group(std::string group, std::vector<resource> files, answer<done>) = 0;

@@ -45,6 +45,7 @@ using driver_actor = caf::typed_actor<
 /// The only actor that changes owners and labels.
 using security_actor = caf::typed_actor<
   caf::replies_to<secure_guest>::with<guest_identity>, // operation_failed, with the path and the remedy
+  caf::replies_to<load_guest_profile>::with<bool>,     // operation_failed, with what apparmor_parser said
   caf::replies_to<release_guest>::with<done>,
   caf::replies_to<recall_labels>::with<done>,
   caf::reacts_to<completion>>;

@@ -2,6 +2,7 @@
 
 #include "actors/guest_states.hpp"
 #include "runtime/error.hpp"
+#include "sec/apparmor.hpp"
 #include "sec/resource.hpp"
 
 #include <caf/all.hpp>
@@ -34,6 +35,22 @@ struct guest_ref {
   int id = -1;
 };
 
+/// A label of a guest under one model: as its definition asks for it, or as it has it while it runs.
+struct guest_label {
+  enum class origin : std::uint8_t {
+    dynamic, ///< Ours to choose, from `base` where that is given.
+    chosen,  ///< As the definition says.
+    none,    ///< The guest is not confined by the model.
+  };
+
+  std::string model; ///< "selinux", "apparmor", "dac"
+  origin how = origin::dynamic;
+  bool relabel = true; ///< Its files get labels that fit.
+  std::string process, image, base;
+
+  bool operator==(const guest_label&) const = default;
+};
+
 /// What is known of a guest without asking it. Immutable: a change publishes a new one.
 struct guest_view {
   guest_ref ref;
@@ -49,7 +66,8 @@ struct guest_view {
   std::uint64_t memory_kib = 0;
   unsigned vcpus = 0;
   pid_t pid = 0;
-  std::string label;          ///< DAC label of the process, "+uid:+gid"; empty when inactive.
+  std::vector<guest_label> labels; ///< Of the process, the kernel's model first; none when inactive or unconfined.
+  bool enforced = false;           ///< The kernel refuses what the first of them does not allow.
   std::shared_ptr<const guest_row> row; ///< As the ledger holds it: what another actor needs to go on.
   std::vector<std::string> messages; ///< Taints and deprecations, for DOMAIN_GET_MESSAGES.
   std::chrono::steady_clock::time_point as_of{};
@@ -190,6 +208,8 @@ struct secure_guest {
   bool relabel = true;
   std::vector<resource> paths;
   std::string control_group; ///< Made, and limited to these paths' device nodes and the settings' own. Empty: none.
+  std::vector<guest_label> labels{}; ///< Of models other than DAC, as the definition has them.
+  bool emulated = false;             ///< QEMU makes code at run time: no KVM.
 };
 struct guest_identity {
   bool change = false; ///< Unprivileged instances run QEMU as themselves.
@@ -198,6 +218,21 @@ struct guest_identity {
   std::vector<gid_t> groups;
   std::string label; ///< "+uid:+gid"
   std::vector<resource> files; ///< What it opens, at its resolved paths; devices of the host as their nodes.
+  std::vector<guest_label> labels{}; ///< What it has, as its definition shows it while it runs; the kernel's model first.
+  bool enforced = false;             ///< The kernel refuses what the first of them does not allow.
+
+  const guest_label* under(std::string_view model) const {
+    for (const auto& each : labels)
+      if (each.model == model && each.how != guest_label::origin::none)
+        return &each;
+    return nullptr;
+  }
+};
+/// Loads the guest's AppArmor profile: what its QEMU may use beside what every QEMU may. Answers whether it is enforced.
+struct load_guest_profile {
+  std::string uuid;
+  std::string name;
+  std::vector<profile_rule> rules;
 };
 /// Gives back what `secure_guest` took, as far as nobody else uses it. Answers `done` also when some path could not be restored.
 struct release_guest {
@@ -207,6 +242,7 @@ struct release_guest {
 /// At the start of the daemon: what an earlier one had taken and for whom.
 struct recall_labels {
   std::vector<file_row> files;
+  std::vector<std::pair<std::string, guest_label>> guests{}; ///< By uuid: the label of the kernel's model.
 };
 
 // ---- to the prober
@@ -356,6 +392,7 @@ TROUPE_LOCAL_MESSAGE(troupe::secure_guest)
 TROUPE_LOCAL_MESSAGE(troupe::guest_identity)
 TROUPE_LOCAL_MESSAGE(troupe::release_guest)
 TROUPE_LOCAL_MESSAGE(troupe::recall_labels)
+TROUPE_LOCAL_MESSAGE(troupe::load_guest_profile)
 TROUPE_LOCAL_MESSAGE(troupe::emulator_wanted)
 TROUPE_LOCAL_MESSAGE(troupe::list_emulators)
 TROUPE_LOCAL_MESSAGE(troupe::emulator_facts_ptr)

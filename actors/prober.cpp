@@ -229,6 +229,8 @@ void prober_data::start_next() {
   wish.guest = "probe of " + one->binary;
   wish.run_dir = one->run_dir;
   wish.log_file = setup_.log_file;
+  wish.file_label = setup_.label.image;
+  wish.socket_label = setup_.label.process;
   setup_.machine->make_place(std::move(wish),
                              here<std::shared_ptr<host::place>>([this, one](result<std::shared_ptr<host::place>> made) {
                                if (!made)
@@ -243,6 +245,8 @@ void prober_data::launch(const std::shared_ptr<attempt>& one) {
   plan.argv = probe_argv(one->binary, one->accel, monitor_number);
   plan.env = {"LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"};
   plan.identity = setup_.identity;
+  plan.selinux_context = setup_.label.process;
+  plan.no_new_privs = plan.selinux_context.empty();
   plan.pid_file = one->run_dir + "/pid"; // the next daemon ends what a killed one left
   plan.keep_fds = {monitor_number};
   host::process_events events;

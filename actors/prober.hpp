@@ -2,6 +2,7 @@
 
 #include "actors/host.hpp"
 #include "actors/interfaces.hpp"
+#include "sec/selinux.hpp"
 
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@ struct prober_setup {
   std::string run_root;  ///< A directory per probe below.
   std::string log_file;  ///< What probed emulators write.
   std::optional<launch_identity> identity; ///< Whom they run as; absent: as the daemon.
+  selinux_label label{}; ///< What they run as under SELinux, and what their directory gets; empty: as the daemon.
 };
 
 /// Learns what each emulator can do: from the cache on disk, else by starting it once per accelerator and asking over QMP.

@@ -7,6 +7,7 @@
 #include "runtime/unix_socket.hpp"
 #include "sec/host_devices.hpp"
 #include "sec/image_parts.hpp"
+#include "sec/selinux.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -195,16 +196,29 @@ result<unique_fd> open_log(const std::string& path) {
   return log;
 }
 
+/// A directory with a label of SELinux from the start.
+result<void> make_labelled_dir(const std::string& path, const std::string& label) {
+  const creation_label as{creation_label::kind::files, label};
+  if (!as.taken())
+    return as.taken();
+  if (::mkdir(path.c_str(), 0700) != 0)
+    return fail(errc::system, fmt::format("cannot make '{}': {}", path, reason(errno)));
+  return {};
+}
+
 result<std::shared_ptr<host::place>> place_at(const host::place_request& wish) {
   std::error_code ignored;
   fs::remove_all(wish.run_dir, ignored); // left by the same guest, before the ledger was lost
-  if (::mkdir(wish.run_dir.c_str(), 0700) != 0)
-    return fail(errc::system, fmt::format("guest '{}': cannot make '{}': {}", wish.guest, wish.run_dir, reason(errno)));
+  if (auto dir = make_labelled_dir(wish.run_dir, wish.file_label); !dir)
+    return fail(dir.error().code, fmt::format("guest '{}': {}", wish.guest, dir.error().detail));
   if (wish.change_owner && ::chown(wish.run_dir.c_str(), wish.uid, wish.gid) != 0)
     return fail(errc::system, fmt::format("guest '{}': cannot give '{}' to {}:{}: {}", wish.guest, wish.run_dir, wish.uid,
                                           wish.gid, reason(errno)));
   auto made = std::make_shared<host::place>();
   made->monitor_socket = wish.run_dir + "/monitor.sock";
+  const creation_label as{creation_label::kind::sockets, wish.socket_label}; // which a guest's process may accept on
+  if (!as.taken())
+    return tl::make_unexpected(as.taken().error());
   auto listening = listen_at(made->monitor_socket);
   if (!listening)
     return tl::make_unexpected(std::move(listening.error()));
@@ -484,6 +498,33 @@ void real_host::give_back_files(std::vector<file_taking> files, answer<std::vect
     std::move(then));
 }
 
+void real_host::load_profile(std::string name, std::vector<profile_rule> rules, answer<bool> then) {
+  auto what = fmt::format("loading the AppArmor profile '{}'", name);
+  workers_.run<bool>(
+    std::move(what), file_limit,
+    [helper = setup_.apparmor_helper, folder = setup_.profiles, name = std::move(name), rules = std::move(rules)]() mutable {
+      for (auto& each : rules) {
+        std::error_code failed;
+        if (auto real = fs::weakly_canonical(each.path, failed); !failed)
+          each.path = std::move(real);
+      }
+      return ask_apparmor_helper(helper, {apparmor_request::verb::load, folder, name, std::move(rules)});
+    },
+    std::move(then));
+}
+
+void real_host::drop_profile(std::string name, answer<done> then) {
+  auto what = fmt::format("dropping the AppArmor profile '{}'", name);
+  workers_.run<done>(
+    std::move(what), file_limit,
+    [helper = setup_.apparmor_helper, folder = setup_.profiles, name = std::move(name)]() -> result<done> {
+      if (auto dropped = ask_apparmor_helper(helper, {apparmor_request::verb::remove, folder, name, {}}); !dropped)
+        return tl::make_unexpected(std::move(dropped.error()));
+      return done{};
+    },
+    std::move(then));
+}
+
 void real_host::make_control_group(std::string group, std::vector<resource> files, answer<done> then) {
   auto what = fmt::format("making the control group '{}'", group);
   for (const auto& each : setup_.devices)
@@ -552,6 +593,9 @@ void real_host::recall_facts(std::string binary, std::string known_key, answer<r
       for (const auto& folder : modules)
         if (struct stat its {}; ::stat(folder.c_str(), &its) == 0)
           out.key += fmt::format(" {}.{}", its.st_mtim.tv_sec, its.st_mtim.tv_nsec);
+      // Whether it may make code at run time, and so work without KVM.
+      if (const auto may = selinux_boolean("virt_use_execmem"))
+        out.key += fmt::format(" execmem {:d}", *may);
       if (out.key == known_key)
         return out;
       const auto text = read_file(cache_file(cache, out.key), most_facts_bytes).value_or("");

@@ -15,7 +15,9 @@ namespace troupe {
 
 struct real_host_setup {
   instance_paths paths;
-  std::string launcher;       ///< Path of troupe-launch.
+  std::string launcher;        ///< Path of troupe-launch.
+  std::string apparmor_helper; ///< Of troupe-apparmor.
+  std::string profiles;        ///< The folder of AppArmor's profiles.
   std::string host_identity;  ///< Of kernel and CPU: what an emulator can do is remembered for this only.
   std::vector<std::string> emulator_folders{"/usr/bin", "/usr/local/bin", "/usr/libexec"};
   std::vector<std::string> module_folders; ///< Of parts that QEMU loads: one that comes or goes changes what it can do.
@@ -49,6 +51,8 @@ public:
   void find_image_parts(std::vector<resource> images, answer<std::vector<resource>>) override;
   void take_files(std::vector<file_taking>, answer<done>) override;
   void give_back_files(std::vector<file_taking>, answer<std::vector<std::string>> complaints) override;
+  void load_profile(std::string name, std::vector<profile_rule> rules, answer<bool>) override;
+  void drop_profile(std::string name, answer<done>) override;
   void make_control_group(std::string group, std::vector<resource> files, answer<done>) override;
   void remove_control_group(std::string group, answer<done>) override;
   void foresee(foreseen_wish wish, answer<std::vector<denial>>) override;

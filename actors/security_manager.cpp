@@ -107,9 +107,14 @@ public:
   void begin(security_actor::pointer self, security_setup setup) {
     self_ = self;
     setup_ = std::move(setup);
+    desk_ = label_desk{setup_.model};
+    models_ = {"dac"};
+    if (setup_.model.what == confinement_model::kind::selinux)
+      models_.emplace_back("selinux");
   }
 
   caf::result<guest_identity> secure(const secure_guest& wish);
+  caf::result<bool> load_profile(const load_guest_profile& wish);
   caf::result<done> release(const release_guest& wish);
   done recall(const recall_labels& found);
 
@@ -123,16 +128,12 @@ private:
     secure_guest wish;
     identities users; ///< By label, as far as they were looked up.
     dac_identity who;
+    std::optional<guest_label> label; ///< Of the kernel's model; absent: that does not confine it.
     std::vector<host::seen_file> seen;
     std::vector<std::map<std::string, std::string>> labels; ///< What each of `seen` gets, by model.
     std::vector<std::string> held; ///< What nobody else may change meanwhile.
     std::shared_ptr<bool> released = std::make_shared<bool>(false);
     caf::typed_response_promise<guest_identity> promise;
-
-    void refuse(error why) {
-      why.detail = fmt::format("guest '{}': {}", wish.name, why.detail);
-      promise.deliver(to_caf(std::move(why)));
-    }
   };
   using securing_ptr = std::shared_ptr<securing>;
 
@@ -157,10 +158,12 @@ private:
   /// One after another, up to the first that fails.
   void run_steps(std::deque<step> steps, outcome then);
 
+  void refuse(const securing_ptr& it, error why);
   void find_users(const securing_ptr& it, std::map<std::string, std::string> named);
   void look(const securing_ptr& it);
   void looked(const securing_ptr& it);
   void choose_labels(securing& it) const;
+  std::vector<guest_label> shown_labels(const securing& it, const std::string& owner) const;
   result<void> check_conflicts(const securing& it) const;
   struct in_use {
     std::string label;
@@ -178,6 +181,8 @@ private:
 
   security_actor::pointer self_ = nullptr;
   security_setup setup_;
+  std::vector<std::string> models_; ///< That label files.
+  label_desk desk_{{}};
   std::map<std::string, taken_file> taken_; ///< by resolved path
   std::set<std::string> busy_;
   std::deque<waiting> queue_;
@@ -224,8 +229,25 @@ caf::result<guest_identity> security_data::secure(const secure_guest& wish) {
   it->who = setup_.fallback;
   it->promise = self_->make_response_promise<guest_identity>();
   looking_[wish.uuid] = it->released;
+  std::uint64_t draw = 0;
+  for (const auto byte : setup_.machine->random_bytes())
+    draw = draw << 8 | byte;
+  auto label = desk_.issue(wish, draw);
+  if (!label) {
+    looked(it);
+    refuse(it, std::move(label.error()));
+    return it->promise;
+  }
+  it->label = std::move(*label);
   find_users(it, users_named(wish));
   return it->promise;
+}
+
+/// Nothing of it is changed, or any more.
+void security_data::refuse(const securing_ptr& it, error why) {
+  desk_.give_back(it->wish.uuid);
+  why.detail = fmt::format("guest '{}': {}", it->wish.name, why.detail);
+  it->promise.deliver(to_caf(std::move(why)));
 }
 
 void security_data::find_users(const securing_ptr& it, std::map<std::string, std::string> named) {
@@ -241,7 +263,7 @@ void security_data::find_users(const securing_ptr& it, std::map<std::string, std
     here<dac_identity>([this, it, named = std::move(named), label = next.key(), what = next.mapped()](result<dac_identity> who) {
       if (!who) {
         looked(it);
-        return it->refuse({who.error().code, fmt::format("{}: {}", what, who.error().detail)});
+        return refuse(it, {who.error().code, fmt::format("{}: {}", what, who.error().detail)});
       }
       it->users[label] = std::move(*who);
       find_users(it, named);
@@ -251,11 +273,11 @@ void security_data::find_users(const securing_ptr& it, std::map<std::string, std
 /// Before anything is taken, so that a path that hangs keeps nothing but itself busy.
 void security_data::look(const securing_ptr& it) {
   setup_.machine->observe_files(
-    it->wish.paths, setup_.models, it->who,
+    it->wish.paths, models_, it->who,
     here<std::vector<host::seen_file>>([this, it, returns = returns_](result<std::vector<host::seen_file>> seen) {
       if (!seen) {
         looked(it);
-        return it->refuse(std::move(seen.error()));
+        return refuse(it, std::move(seen.error()));
       }
       it->seen = std::move(*seen);
       choose_labels(*it);
@@ -263,7 +285,7 @@ void security_data::look(const securing_ptr& it) {
         const auto leave = [&](error why) {
           looked(it);
           free_paths(it->held);
-          it->refuse(std::move(why));
+          refuse(it, std::move(why));
         };
         if (*it->released)
           return leave({errc::aborted, "it ended while its files were looked at"});
@@ -291,11 +313,14 @@ void security_data::choose_labels(securing& it) const {
   it.held.clear();
   for (std::size_t i = 0; i < it.seen.size(); ++i) {
     const auto& [file, record] = it.seen[i];
-    if (!it.wish.relabel || !file.relabel)
+    if (!file.relabel)
       continue;
-    if (setup_.dynamic_ownership)
+    if (setup_.dynamic_ownership && it.wish.relabel)
       if (auto owner = owner_wanted(file, it.who, it.users))
         it.labels[i]["dac"] = std::move(*owner);
+    if (it.label)
+      if (auto label = desk_.label_for(*it.label, file); !label.empty())
+        it.labels[i][it.label->model] = std::move(label);
     if (!it.labels[i].empty())
       it.held.push_back(record.path);
   }
@@ -374,11 +399,50 @@ void security_data::take(const securing_ptr& it) {
   run_steps(std::move(steps), [this, it](result<done> went) {
     free_paths(it->held);
     if (!went)
-      return give_back({it->wish.uuid, it->wish.control_group}, [it, why = went.error()] { it->refuse(why); });
+      return give_back({it->wish.uuid, it->wish.control_group}, [this, it, why = went.error()] { refuse(it, why); });
     const auto& who = it->who;
-    it->promise.deliver(
-      guest_identity{true, who.uid, who.gid, who.groups, owner_label(who.uid, who.gid), files_of(*it)});
+    guest_identity identity{true, who.uid, who.gid, who.groups, owner_label(who.uid, who.gid), files_of(*it)};
+    identity.labels = shown_labels(*it, identity.label);
+    identity.enforced = setup_.model.enforced;
+    it->promise.deliver(std::move(identity));
   });
+}
+
+/// What clients see of it.
+std::vector<guest_label> security_data::shown_labels(const securing& it, const std::string& owner) const {
+  const auto& wish = it.wish;
+  std::vector<guest_label> labels;
+  if (it.label)
+    labels.push_back(*it.label);
+  else
+    labels = wish.labels;
+  // Where guests that say nothing are not confined, they show nothing.
+  if (labels.empty() && !setup_.model.default_confined && wish.user.empty())
+    return labels;
+  guest_label users;
+  users.model = "dac";
+  users.how = wish.user.empty() ? guest_label::origin::dynamic : guest_label::origin::chosen;
+  users.relabel = wish.relabel;
+  users.process = wish.user.empty() ? owner : wish.user;
+  users.image = users.relabel ? users.process : std::string{};
+  labels.push_back(std::move(users));
+  return labels;
+}
+
+caf::result<bool> security_data::load_profile(const load_guest_profile& wish) {
+  const auto name = desk_.profile_of(wish.uuid);
+  if (!setup_.privileged || name.empty())
+    return true;
+  auto promise = self_->make_response_promise<bool>();
+  setup_.machine->load_profile(name, wish.rules, here<bool>([wish, promise](result<bool> loaded) mutable {
+                                 if (loaded) {
+                                   promise.deliver(*loaded);
+                                   return;
+                                 }
+                                 loaded.error().detail = fmt::format("guest '{}': {}", wish.name, loaded.error().detail);
+                                 promise.deliver(to_caf(std::move(loaded.error())));
+                               }));
+  return promise;
 }
 
 /// Never fails: what could not be undone is said, and the rest is done.
@@ -395,7 +459,20 @@ void security_data::give_back(const release_guest& wish, std::function<void()> t
         }));
       });
     });
-  steps.push_back([this, uuid = wish.uuid](outcome next) { give_back_files(uuid, [next] { next(done{}); }); });
+  if (const auto profile = desk_.profile_of(wish.uuid); !profile.empty() && setup_.privileged)
+    steps.push_back([this, profile](outcome next) {
+      setup_.machine->drop_profile(profile, here<done>([profile, next](result<done> dropped) {
+                                     if (!dropped)
+                                       spdlog::error("the profile '{}' stays: {}", profile, dropped.error().message());
+                                     next(done{});
+                                   }));
+    });
+  steps.push_back([this, uuid = wish.uuid](outcome next) {
+    give_back_files(uuid, [this, uuid, next] {
+      desk_.give_back(uuid); // no other guest may have its label while its files have
+      next(done{});
+    });
+  });
   run_steps(std::move(steps), [then = std::move(then)](const result<done>&) { then(); });
 }
 
@@ -462,6 +539,8 @@ done security_data::recall(const recall_labels& found) {
       }
     guests[row.guest_uuid] = row.shared;
   }
+  for (const auto& [uuid, label] : found.guests)
+    desk_.recall(uuid, label);
   return {};
 }
 
@@ -472,6 +551,7 @@ security_actor::behavior_type security_manager(security_actor::stateful_pointer<
   self->state.begin(self, std::move(setup));
   return {
     [self](const secure_guest& x) { return self->state.secure(x); },
+    [self](const load_guest_profile& x) { return self->state.load_profile(x); },
     [self](const release_guest& x) { return self->state.release(x); },
     [self](const recall_labels& x) { return self->state.recall(x); },
     [](const completion& x) { x.run(); },

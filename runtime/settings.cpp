@@ -216,15 +216,6 @@ std::string without_locks(const qemu_settings& set) {
 
 // These wait for what they would steer.
 
-std::string without_drivers(const qemu_settings& set) {
-  const auto only_users = std::ranges::all_of(set.security_driver, [](const auto& each) { return each == "none"; });
-  return only_users ? "" : "guests are confined by users, groups and capabilities only";
-}
-
-std::string without_requirement(const qemu_settings& set) {
-  return set.security_require_confined ? "no guest is refused for its confinement" : "";
-}
-
 std::string without_dumps(const qemu_settings& set) {
   return set.auto_dump_path.empty() ? "" : "the memory of crashed guests is not kept";
 }
@@ -258,13 +249,16 @@ constexpr setting_row setting_rows[] = {
    set_flag<&s::remember_owner>, show_flag<&s::remember_owner>},
   {"security_driver",
    "Confinement besides users: \"apparmor\", \"selinux\", or \"none\". Empty: what\n"
-   "the host enforces.",
-   set_drivers, show_list<&s::security_driver>, without_drivers},
+   "the host enforces. Of several the first counts.",
+   set_drivers, show_list<&s::security_driver>},
   {"security_default_confined", "1: a guest whose definition does not say otherwise is confined.",
    set_flag<&s::security_default_confined>, show_flag<&s::security_default_confined>},
   {"security_require_confined", "1: a guest that is not confined may not start.",
-   set_flag<&s::security_require_confined>, show_flag<&s::security_require_confined>,
-   without_requirement},
+   set_flag<&s::security_require_confined>, show_flag<&s::security_require_confined>},
+  {"apparmor_libvirt_names",
+   "1: the AppArmor profile of a guest is called libvirt-UUID rather than\n"
+   "troupe-UUID, for what knows guests by that. Not a setting of libvirt's.",
+   set_flag<&s::apparmor_libvirt_names>, show_flag<&s::apparmor_libvirt_names>},
   {"clear_emulator_capabilities",
    "1: QEMU has no capabilities, also when its user is root. 0: one of root has\n"
    "all that the daemon has.",

@@ -22,6 +22,7 @@ struct qemu_settings {
   std::vector<std::string> security_driver; ///< Empty: whatever the host enforces.
   bool security_default_confined = true;
   bool security_require_confined = false;
+  bool apparmor_libvirt_names = false;
   bool clear_emulator_capabilities = true;
   bool landlock = true;
   std::vector<std::string> namespaces; ///< Read and not obeyed.

@@ -205,10 +205,11 @@ result<apparmor_request> apparmor_request_from(std::string_view text) {
 std::string quoted_path(std::string_view path) {
   std::string text = "\"";
   for (const char c : path)
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') {
+    // The parser takes a backslash before a quote for one that keeps the text open, whatever is before it.
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f' || c == '\\') {
       text += fmt::format("\\{:03o}", static_cast<unsigned char>(c));
     } else {
-      if (std::strchr("\"\\*?[]{}^", c) != nullptr)
+      if (std::strchr("\"*?[]{}^", c) != nullptr)
         text += '\\';
       text += c;
     }

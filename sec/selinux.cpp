@@ -98,7 +98,7 @@ std::string remedy_for(const found_file& file, const std::string& path, const st
   const bool known = ::fstatfs(file.fd.get(), &about) == 0;
   for (const auto& each : known_file_systems)
     if (known && static_cast<std::uint32_t>(about.f_type) == static_cast<std::uint32_t>(each.magic)) {
-      if (::security_get_boolean_active(each.boolean) == 1)
+      if (selinux_boolean(each.boolean) == true)
         return {};
       return fmt::format("'{}' is on {}, which takes no label: `setsebool -P {} on` lets guests use it", path, each.name,
                          each.boolean);
@@ -140,6 +140,15 @@ result<selinux_context> selinux_context_from(std::string_view text) {
 std::string to_text(const selinux_context& context) {
   auto text = fmt::format("{}:{}:{}", context.user, context.role, context.type);
   return context.range.empty() ? text : text + ":" + context.range;
+}
+
+std::string in_order(const std::string& text) {
+  auto context = selinux_context_from(text);
+  const auto pair = context ? pair_of(context->range) : std::nullopt;
+  if (!pair || context->range.find('-') != std::string::npos)
+    return text;
+  context->range = fmt::format("{}:{}", sensitivity_of(context->range), to_text(*pair));
+  return to_text(*context);
 }
 
 result<selinux_contexts> selinux_contexts_from(std::string_view domain_text, std::string_view image_text) {
@@ -186,6 +195,15 @@ result<std::optional<selinux_host>> read_selinux_host() {
   if (!categories)
     return fail(errc::system, fmt::format("our own SELinux context: {}", categories.error().detail));
   return selinux_host{std::move(*contexts), *categories};
+}
+
+bool selinux_is_enforcing() {
+  return ::security_getenforce() == 1;
+}
+
+std::optional<bool> selinux_boolean(const char* name) {
+  const int value = ::is_selinux_enabled() == 1 ? ::security_get_boolean_active(name) : -1;
+  return value < 0 ? std::nullopt : std::optional{value == 1};
 }
 
 result<selinux_label> dynamic_selinux_label(const selinux_contexts& contexts, std::string_view base, bool emulated,
@@ -249,17 +267,19 @@ result<std::string> write_selinux_label(const found_file& file, const std::strin
               fmt::format("cannot give '{}' the SELinux label '{}': {}", path, wanted, reason(number)));
 }
 
-socket_label::socket_label(const std::string& label) {
+creation_label::creation_label(kind what, const std::string& label)
+  : set_{what == kind::files ? ::setfscreatecon_raw : ::setsockcreatecon_raw} {
   if (label.empty())
     return;
-  on_ = ::setsockcreatecon_raw(label.c_str()) == 0;
+  on_ = set_(label.c_str()) == 0;
   if (!on_)
-    taken_ = fail(errc::operation_failed, fmt::format("cannot make sockets with the SELinux label '{}': {}", label, reason(errno)));
+    taken_ = fail(errc::operation_failed, fmt::format("cannot make {} with the SELinux label '{}': {}",
+                                                      what == kind::files ? "files" : "sockets", label, reason(errno)));
 }
 
-socket_label::~socket_label() {
+creation_label::~creation_label() {
   if (on_)
-    ::setsockcreatecon_raw(nullptr);
+    set_(nullptr);
 }
 
 } // namespace troupe

@@ -5,6 +5,7 @@
 #include "sec/file_access.hpp"
 #include "sec/resource.hpp"
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,6 +25,9 @@ struct selinux_context {
 /// Errors: bad_argument.
 result<selinux_context> selinux_context_from(std::string_view text);
 std::string to_text(const selinux_context& context);
+
+/// The context as the kernel tells it, as far as that can be known without its policy: two categories in order.
+std::string in_order(const std::string& context);
 
 /// What the policy means guests to have. Its range is what all guests share: "s0".
 struct selinux_contexts {
@@ -47,6 +51,12 @@ struct selinux_host {
 
 /// None: SELinux is off. Errors: system, naming the file that cannot be used.
 result<std::optional<selinux_host>> read_selinux_host();
+
+/// Whether the policy refuses, rather than only logs, what it does not allow.
+bool selinux_is_enforcing();
+
+/// A boolean of the policy; none where SELinux is off or its policy has no such boolean.
+std::optional<bool> selinux_boolean(const char* name);
 
 /// A guest's labels as a definition shows them.
 struct selinux_label {
@@ -77,18 +87,21 @@ result<std::string> read_selinux_label(const found_file& file, const std::string
 /// guests use it. Otherwise the text is empty. Errors: operation_failed.
 result<std::string> write_selinux_label(const found_file& file, const std::string& path, const std::string& label);
 
-/// While this lives, the sockets that its thread makes have the label. Empty: nothing changes.
-class socket_label {
+/// While this lives, what its thread makes has the label. Empty: nothing changes.
+class creation_label {
 public:
-  explicit socket_label(const std::string& label);
-  ~socket_label();
-  socket_label(const socket_label&) = delete;
-  socket_label& operator=(const socket_label&) = delete;
+  enum class kind : std::uint8_t { files, sockets };
+
+  creation_label(kind what, const std::string& label);
+  ~creation_label();
+  creation_label(const creation_label&) = delete;
+  creation_label& operator=(const creation_label&) = delete;
 
   /// Errors: operation_failed, when the kernel would not have the label.
   const result<void>& taken() const { return taken_; }
 
 private:
+  int (*set_)(const char*);
   bool on_ = false;
   result<void> taken_;
 };

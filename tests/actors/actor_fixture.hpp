@@ -2,6 +2,7 @@
 
 #include "actors/driver.hpp"
 #include "actors/event_hub.hpp"
+#include "actors/guest_labels.hpp"
 #include "actors/prober.hpp"
 #include "actors/security_manager.hpp"
 #include "tests/actors/scripted_host.hpp"
@@ -91,12 +92,17 @@ public:
     confinement.machine = about_;
     confinement.privileged = true;
     confinement.fallback = {qemu_uid, qemu_gid, {qemu_gid}};
+    confinement.model = machine_->model;
     security = keep(spawn_security_manager(*system_, confinement));
     std::set<std::string> forgotten;
     for (const auto& file : machine_->file_rows)
       if (!machine_->rows.contains(file.guest_uuid))
         forgotten.insert(file.guest_uuid);
-    caf::anon_send(security, recall_labels{machine_->file_rows});
+    recall_labels earlier{machine_->file_rows};
+    for (const auto& [uuid, row] : machine_->rows)
+      if (auto labels = labels_of(row); !labels.empty())
+        earlier.guests.emplace_back(uuid, std::move(labels.front()));
+    caf::anon_send(security, std::move(earlier));
     for (const auto& uuid : forgotten)
       caf::anon_send(security, release_guest{uuid, {}});
 
@@ -201,7 +207,9 @@ private:
 /// events come in an order drawn from it: the same seed is the same run.
 class company_fixture {
 public:
-  explicit company_fixture(std::uint64_t seed = 0) : world{std::make_shared<machine>(seed)} {
+  explicit company_fixture(std::uint64_t seed = 0, confinement_model::kind model = confinement_model::kind::none)
+    : world{std::make_shared<machine>(seed)} {
+    world->model = model_of(model);
     spdlog::set_level(std::getenv("TROUPE_TEST_LOG") != nullptr ? spdlog::level::debug : spdlog::level::off);
     world->facts[emulator] = known_facts();
     begin();
@@ -338,6 +346,8 @@ inline std::vector<std::string> company_fixture::contradictions() {
   std::set<std::string> active; // uuids
   std::set<int> ids;
   std::map<std::string, std::set<std::string>> users; // of files
+  std::set<std::string> labels;
+  const auto model = world->model.what;
   const auto all = views();
   for (const auto& view : all) {
     const auto& name = view->ref.name;
@@ -381,6 +391,15 @@ inline std::vector<std::string> company_fixture::contradictions() {
     if (qemu->plan.control_groups != std::vector{"/groups/" + view->ref.uuid} ||
         !world->control_groups.contains("/groups/" + view->ref.uuid))
       out.push_back(name + " runs without its control group");
+    const auto& context = qemu->plan.selinux_context;
+    const auto& profile = qemu->plan.apparmor_profile;
+    if (context.empty() != (model != confinement_model::kind::selinux) || (!context.empty() && !labels.insert(context).second))
+      out.push_back(fmt::format("{} runs with the context '{}', which is not its own", name, context));
+    if (profile != (model == confinement_model::kind::apparmor ? "troupe-" + view->ref.uuid : "") ||
+        world->profiles.contains(profile) == profile.empty())
+      out.push_back(fmt::format("{} runs with the profile '{}', which is not its own", name, profile));
+    if (const auto& front = view->labels.front().process; !context.empty() && front != context)
+      out.push_back(fmt::format("{} is shown with the label '{}' and has '{}'", name, front, context));
     if (view->live)
       for (const auto& need : resources_of(*view->live))
         users[need.path].insert(view->ref.uuid);
@@ -396,6 +415,9 @@ inline std::vector<std::string> company_fixture::contradictions() {
   for (const auto& group : world->control_groups)
     if (!active.contains(group.substr(group.rfind('/') + 1)))
       out.push_back(group + " was left behind");
+  for (const auto& [profile, rules] : world->profiles)
+    if (!active.contains(profile.substr(profile.find('-') + 1)))
+      out.push_back(profile + " was left behind");
   for (const auto& [uuid, row] : world->rows)
     if (!active.contains(uuid))
       out.push_back(row.name + " is in the ledger and not active");

@@ -296,7 +296,8 @@ struct control_fixture {
     view->max_memory_kib = view->memory_kib = 8192;
     view->vcpus = 2;
     view->pid = ::getpid();
-    view->label = "+107:+107";
+    view->labels = {{"dac", guest_label::origin::dynamic, true, "+107:+107", "+107:+107", {}}};
+    view->enforced = true;
     script->view = view;
     script->listed = {view};
     driver = system.spawn(scripted_driver, script);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "actors/host.hpp"
+#include "actors/label_desk.hpp"
 
 #include <algorithm>
 #include <csignal>
@@ -86,6 +87,16 @@ struct fake_qemu {
   bool alive() const { return is != stage::dead; }
 };
 
+/// A kernel that confines by this model, with the policy of Debian 12.
+inline confinement_model model_of(confinement_model::kind what) {
+  confinement_model model;
+  model.what = what;
+  model.selinux.contexts =
+    selinux_contexts_from("system_u:system_r:svirt_t:s0\n",
+                          "system_u:object_r:svirt_image_t:s0\nsystem_u:object_r:virt_content_t:s0\n").value();
+  return model;
+}
+
 struct fake_file {
   std::map<std::string, std::string> labels; ///< by security model
   std::uint64_t inode = 0;
@@ -111,6 +122,8 @@ public:
   std::map<std::string, std::string> backing; ///< What an image's header names.
   std::map<std::string, std::string> run_dirs;   ///< path to guest
   std::set<std::string> control_groups;
+  confinement_model model{}; ///< The kernel's.
+  std::map<std::string, std::vector<profile_rule>> profiles; ///< AppArmor's, as they are loaded
   std::map<int, std::shared_ptr<fake_qemu>> processes;
   std::map<std::string, std::string> logs;
   std::map<std::string, std::string> definitions;
@@ -135,7 +148,8 @@ public:
   std::vector<std::string> trace;      ///< What was done, in order.
 
   void add_file(const std::string& path, uid_t uid, gid_t gid) {
-    files[path] = first_owners[path] = {{{"dac", owner_label(uid, gid)}}, files.size() + 100};
+    files[path] = first_owners[path] = {
+      {{"dac", owner_label(uid, gid)}, {"selinux", "system_u:object_r:before_t:s0"}}, files.size() + 100};
   }
 
   /// How long something takes.
@@ -677,6 +691,28 @@ public:
       later(1ms, [i, keep = weak.lock()] { (*keep)(i + 1); });
     };
     later(2ms, [step] { (*step)(0); });
+  }
+
+  void load_profile(std::string name, std::vector<profile_rule> rules, answer<bool> then) override {
+    if (!begins("load_profile", name, then))
+      return;
+    work(std::move(then), [this, name, rules]() -> result<bool> {
+      if (!machine_->rows.contains(name.substr(name.find('-') + 1)))
+        machine_->violations.push_back("loaded " + name + ", whose guest the ledger does not know");
+      machine_->profiles[name] = rules;
+      return true;
+    });
+  }
+  void drop_profile(std::string name, answer<done> then) override {
+    if (!begins("drop_profile", name, then))
+      return;
+    work(std::move(then), [this, name]() -> result<done> {
+      for (const auto& each : machine_->alive())
+        if (each->plan.apparmor_profile == name)
+          machine_->violations.push_back("dropped " + name + " under a QEMU that runs");
+      machine_->profiles.erase(name);
+      return done{};
+    });
   }
 
   void make_control_group(std::string group, std::vector<resource>, answer<done> then) override {

@@ -16,7 +16,8 @@ secure_guest wish_of(int number, std::vector<std::string> paths) {
 
 /// The security manager, with the rest of a company that does nothing meanwhile.
 struct manager : company_fixture {
-  explicit manager(std::uint64_t seed = 0) : company_fixture{seed} {
+  explicit manager(std::uint64_t seed = 0, confinement_model::kind model = confinement_model::kind::none)
+    : company_fixture{seed, model} {
     world->add_file("/images/a", 1000, 1000);
     world->add_file("/images/b", 0, 6);
     settle();
@@ -272,4 +273,182 @@ TEST_CASE("security manager: files that are taken while others give them back ar
     REQUIRE(it.is_as_before("/images/b"));
     REQUIRE(it.world->violations == std::vector<std::string>{});
   }
+}
+
+namespace {
+
+using model = confinement_model::kind;
+
+/// Two files with labels, under SELinux.
+struct selinux_manager : manager {
+  std::string label(const std::string& path) { return world->files.at(path).labels.at("selinux"); }
+  std::string first_label(const std::string& path) { return world->first_owners.at(path).labels.at("selinux"); }
+
+  selinux_manager() : manager{0, model::selinux} {
+    for (const auto* path : {"/images/a", "/images/b"}) {
+      world->files[path].labels["selinux"] = std::string{"u:object_r:before_t:s0:of"} + path;
+      world->first_owners[path] = world->files[path];
+    }
+  }
+};
+
+secure_guest wish_for(int number, std::vector<std::string> paths, bool shared) {
+  auto wish = wish_of(number, std::move(paths));
+  for (auto& each : wish.paths)
+    each.shared = shared;
+  return wish;
+}
+
+secure_guest private_wish(int number, std::vector<std::string> paths) {
+  return wish_for(number, std::move(paths), false);
+}
+
+} // namespace
+
+TEST_CASE("security manager: under SELinux a guest and its files get a pair of their own, and the files' labels come back",
+          "[actors]") {
+  selinux_manager it;
+  auto wish = private_wish(1, {"/images/a", "/images/b"});
+  wish.paths[1].readonly = true;
+  const auto who = it.secure(wish).value();
+  REQUIRE(who.labels.size() == 2);
+  const auto& label = who.labels[0];
+  CHECK(label.model == "selinux");
+  CHECK(who.labels[1].model == "dac");
+  const auto pair = pair_of(selinux_context_from(label.process).value().range);
+  REQUIRE(pair);
+  CHECK(label.process == "system_u:system_r:svirt_t:s0:" + to_text(*pair));
+  CHECK(it.label("/images/a") == "system_u:object_r:svirt_image_t:s0:" + to_text(*pair));
+  CHECK(it.label("/images/b") == "system_u:object_r:virt_content_t:s0");
+  CHECK(it.is_taken("/images/a"));
+  const auto other = it.secure(private_wish(2, {})).value();
+  CHECK(other.labels[0].process != label.process);
+  it.release(1);
+  CHECK(it.is_as_before("/images/a"));
+  CHECK(it.is_as_before("/images/b"));
+  CHECK(it.world->violations.empty());
+}
+
+TEST_CASE("security manager: a file that a guest has gets no other label, and nothing of the second guest is changed", "[actors]") {
+  selinux_manager it;
+  REQUIRE(it.secure(private_wish(1, {"/images/a"})));
+  const auto label = it.label("/images/a");
+  const auto second = it.secure(private_wish(2, {"/images/b", "/images/a"}));
+  REQUIRE_FALSE(second);
+  CHECK(second.error().detail.find("guest 'web2': '/images/a' is in use by another guest with the selinux label '" + label + "'") == 0);
+  CHECK(it.is_as_before("/images/b"));
+  CHECK(it.label("/images/a") == label);
+  it.release(1);
+  CHECK(it.is_as_before("/images/a"));
+  REQUIRE(it.secure(private_wish(2, {"/images/a"}))); // free again
+  it.release(2);
+  // All may have what is shared.
+  REQUIRE(it.secure(wish_for(1, {"/images/a"}, true)));
+  REQUIRE(it.secure(wish_for(2, {"/images/a"}, true)));
+  CHECK(it.label("/images/a") == "system_u:object_r:svirt_image_t:s0");
+  it.release(1);
+  CHECK(it.label("/images/a") == "system_u:object_r:svirt_image_t:s0");
+  it.release(2);
+  CHECK(it.is_as_before("/images/a"));
+}
+
+TEST_CASE("security manager: a label that cannot be given leaves everything as it was", "[actors]") {
+  selinux_manager it;
+  it.world->fault = [](std::string_view call, const std::string& about) -> std::optional<error> {
+    if (call == "take_file" && about == "/images/b")
+      return error{errc::operation_failed, "cannot label '/images/b'"};
+    return std::nullopt;
+  };
+  const auto who = it.secure(private_wish(1, {"/images/a", "/images/b"}));
+  REQUIRE_FALSE(who);
+  CHECK(who.error().detail == "guest 'web1': cannot label '/images/b'");
+  CHECK(it.is_as_before("/images/a"));
+  CHECK(it.is_as_before("/images/b"));
+  CHECK(it.world->file_rows.empty());
+}
+
+TEST_CASE("security manager: the next daemon gives labels back, and leases no pair that a guest still has", "[actors]") {
+  selinux_manager it;
+  REQUIRE(it.secure(private_wish(1, {"/images/a"}))); // its guest never ran, so the next daemon gives up on it
+  CHECK_FALSE(it.is_as_before("/images/a"));
+  it.crash();
+  it.settle();
+  CHECK(it.is_as_before("/images/a"));
+  CHECK(it.world->file_rows.empty());
+  CHECK(it.world->violations.empty());
+}
+
+TEST_CASE("security manager: what a definition says of labels is followed", "[actors]") {
+  selinux_manager it;
+  using origin = guest_label::origin;
+  auto wish = private_wish(1, {"/images/a", "/images/b"});
+  wish.labels = {{"selinux", origin::chosen, false, "system_u:system_r:svirt_t:s0:c5,c6", {}, {}}};
+  auto who = it.secure(wish).value();
+  CHECK(who.labels[0] == wish.labels[0]);
+  CHECK(it.label("/images/a") == it.first_label("/images/a"));
+  it.release(1);
+
+  wish.labels[0].relabel = true;
+  wish.paths[0].labels = {{"selinux", false, {}}};
+  wish.paths[1].labels = {{"selinux", true, "system_u:object_r:own_t:s0"}};
+  who = it.secure(wish).value();
+  CHECK(who.labels[0].image == "system_u:object_r:svirt_image_t:s0:c5,c6");
+  CHECK(it.label("/images/a") == it.first_label("/images/a"));
+  CHECK(it.label("/images/b") == "system_u:object_r:own_t:s0");
+  it.release(1);
+  CHECK(it.is_as_before("/images/b"));
+
+  wish.labels = {{"selinux", origin::none, true, {}, {}, {}}};
+  who = it.secure(wish).value();
+  CHECK(who.under("selinux") == nullptr);
+  CHECK(who.labels[0].how == origin::none);
+  CHECK(it.label("/images/b") == it.first_label("/images/b"));
+  it.release(1);
+
+  wish.labels = {{"selinux", origin::dynamic, true, {}, {}, "u:r:base_t:s0"}};
+  who = it.secure(wish).value();
+  CHECK(who.labels[0].process.starts_with("u:r:base_t:s0:c"));
+  CHECK(who.labels[0].base == "u:r:base_t:s0");
+  it.release(1);
+
+  wish.labels = {{"apparmor", origin::dynamic, true, {}, {}, {}}};
+  CHECK(it.secure(wish).error().code == errc::unsupported_config);
+}
+
+TEST_CASE("security manager: settings say whether guests are confined that say nothing, and whether they must be", "[actors]") {
+  selinux_manager it;
+  it.world->model.default_confined = false;
+  it.crash();
+  it.settle();
+  const auto who = it.secure(private_wish(1, {"/images/a"})).value();
+  CHECK(who.labels.empty());
+  CHECK(it.label("/images/a") == it.first_label("/images/a"));
+  CHECK(it.is_taken("/images/a"));
+  it.release(1);
+  it.world->model.require_confined = true;
+  it.crash();
+  it.settle();
+  CHECK(it.secure(private_wish(1, {"/images/a"})).error().detail == "guest 'web1': Unconfined guests are not allowed on this host");
+  CHECK(it.is_as_before("/images/a"));
+}
+
+TEST_CASE("security manager: under AppArmor a guest's profile goes with it, and one it named itself stays", "[actors]") {
+  manager it{0, model::apparmor};
+  it.world->rows[uuid_for(1)].uuid = uuid_for(1);
+  const auto who = it.secure(private_wish(1, {"/images/a"})).value();
+  CHECK(who.labels[0].process == "troupe-" + uuid_for(1));
+  const std::vector<profile_rule> rules{{profile_rule::access::write, "/images/a"}};
+  CHECK(it.answer(it.now->ask<bool>(it.now->security, load_guest_profile{uuid_for(1), "web1", rules})).value());
+  CHECK(it.world->profiles.at("troupe-" + uuid_for(1)) == rules);
+  it.release(1);
+  CHECK(it.world->profiles.empty());
+
+  auto wish = private_wish(1, {});
+  wish.labels = {{"apparmor", guest_label::origin::chosen, false, "mine", {}, {}}};
+  CHECK(it.secure(wish).value().labels[0].process == "mine");
+  CHECK(it.answer(it.now->ask<bool>(it.now->security, load_guest_profile{uuid_for(1), "web1", rules})).value());
+  CHECK(it.world->profiles.empty());
+  wish.labels[0].base = "x";
+  CHECK_FALSE(it.secure(wish));
+  it.world->rows.clear();
 }

@@ -85,6 +85,7 @@ TEST_CASE("apparmor: what is only read is never writable, and a directory is all
     const auto all = profile_files({{how, "/a b"}});
     return all.substr(all.find('\n') + 1);
   };
+  CHECK(quoted_path("/a\\") == "\"/a\\134\""); // else the quote would be taken for a part of it
   CHECK(text(access::write) == "\"/a b\" rwk,\n");
   CHECK(text(access::read) == "\"/a b\" rk,\ndeny \"/a b\" w,\n");
   CHECK(text(access::tree) == "\"/a b\" rwk,\n\"/a b/{,**}\" rwk,\n");

@@ -111,6 +111,13 @@ TEST_CASE("selinux: no two leased pairs make one label, and each label tells its
   }
 }
 
+TEST_CASE("selinux: categories are put in the kernel's order, and nothing else is changed", "[sec]") {
+  CHECK(in_order("u:r:t:s0:c44,c34") == "u:r:t:s0:c34,c44");
+  CHECK(in_order("u:r:t:s0:c3.c4") == "u:r:t:s0:c3,c4");
+  for (const auto* text : {"u:r:t", "u:r:t:s0", "u:r:t:s0:c34,c44", "u:r:t:s0-s0:c2,c1", "u:r:t:s0:c1,c2,c3", "nonsense"})
+    CHECK(in_order(text) == text);
+}
+
 TEST_CASE("selinux: images of a static label have its categories", "[sec]") {
   CHECK(static_selinux_label(debian(), "system_u:system_r:svirt_t:s0:c34,c44").value() ==
         selinux_label{"system_u:system_r:svirt_t:s0:c34,c44", mine});
@@ -193,7 +200,7 @@ TEST_CASE("selinux: where it is off, that is what the host tells", "[sec]") {
   const auto host = read_selinux_host();
   REQUIRE(host);
   CHECK(host->has_value() == (::is_selinux_enabled() == 1));
-  const socket_label nothing{""};
+  const creation_label nothing{creation_label::kind::files, ""};
   CHECK(nothing.taken());
 }
 

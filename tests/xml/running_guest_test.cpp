@@ -147,6 +147,17 @@ TEST_CASE("resources: what QEMU opens is listed once, with what it does to it", 
   CHECK(std::ranges::count(all, "/log", &needed_resource::path) == 1);
 }
 
+TEST_CASE("resources: what QEMU makes itself is told apart from what it opens", "[xml]") {
+  const auto guest = completed(guest_xml(
+    "<serial type='unix'><source mode='bind' path='/made.sock'/></serial>"
+    "<channel type='unix'><source mode='connect' path='/there.sock'/><target type='virtio' name='a'/></channel>"
+    "<graphics type='vnc' socket='/vnc.sock'/>"));
+  auto made = made_by_qemu(guest, {"-object", R"({"qom-type":"memory-backend-file","id":"m","mem-path":"/dev/shm/ram"})", "{"});
+  std::ranges::sort(made);
+  made.erase(std::unique(made.begin(), made.end()), made.end());
+  CHECK(made == std::vector<std::string>{"/dev/shm/ram", "/made.sock", "/vnc.sock"});
+}
+
 TEST_CASE("resources: every device node that QEMU opens is among them", "[xml]") {
   const auto all = resources_of(completed(guest_xml(
     "<hostdev mode='subsystem' type='usb'><source><address bus='3' device='7'/></source></hostdev>"
