@@ -87,10 +87,16 @@ void answer_imported(const control_call& call, const std::string& text, const em
   call.answer(out.take());
 }
 
-result<std::string> native_form(domain& guest, const emulator_facts& facts, const control_surroundings& around) {
+/// `firmware`: this host's, for a definition that leaves the choice to it.
+result<std::string> native_form(domain& guest, const emulator_facts& facts, const host_firmware& firmware,
+                                const control_surroundings& around) {
   const auto random = [&around] { return around.machine->random_bytes(); };
   if (auto whole = complete_definition(guest, facts, random); !whole)
     return tl::make_unexpected(whole.error());
+  if (wants_firmware(guest))
+    if (auto chosen = choose_firmware(guest, firmware, facts.arch); !chosen)
+      return tl::make_unexpected(chosen.error());
+  choose_variables(guest, around.around->paths.state);
   forget_connections(guest);
   if (auto placed = give_places(guest, facts, random); !placed)
     return tl::make_unexpected(placed.error());
@@ -241,12 +247,19 @@ void serve_xml_to_native(control_call call, xdr_reader& args) {
   auto binary = guest->devices.emulator;
   ask(call, call.client->around().prober, work_within, emulator_wanted{std::move(binary)},
       [call, guest](const emulator_facts_ptr& facts) {
-        const auto line = native_form(*guest, *facts, call.client->around());
-        if (!line)
-          return call.refuse(line.error());
-        xdr_writer out;
-        out.string(*line + "\n");
-        call.answer(out.take());
+        const auto answer = [call, guest, facts](const result<host_firmware>& firmware) {
+          const auto line = firmware ? native_form(*guest, *facts, *firmware, call.client->around())
+                                     : tl::make_unexpected(firmware.error());
+          if (!line)
+            return call.refuse(line.error());
+          xdr_writer out;
+          out.string(*line + "\n");
+          call.answer(out.take());
+        };
+        if (!wants_firmware(*guest))
+          return answer(host_firmware{});
+        call.client->around().machine->find_firmware(
+          inside_as<connection_actor, result<host_firmware>>(call.client->self(), answer));
       });
 }
 

@@ -329,6 +329,7 @@ void driver_data::complete(std::string xml, next_step then) {
         auto completed = complete_definition(*wanted, *facts, [this] { return around_->machine->random_bytes(); });
         if (!completed)
           return then(tl::make_unexpected(std::move(completed.error())));
+        choose_variables(*wanted, around_->paths.state);
         then(std::shared_ptr<const domain>{wanted});
       },
       [this, wanted, then](caf::error& why) {
@@ -337,6 +338,7 @@ void driver_data::complete(std::string xml, next_step then) {
                                              [this] { return around_->machine->random_bytes(); });
         if (!completed)
           return then(tl::make_unexpected(std::move(completed.error())));
+        choose_variables(*wanted, around_->paths.state);
         spdlog::warn("guest '{}': {}", wanted->name, from_caf(why).message());
         then(std::shared_ptr<const domain>{wanted});
       });

@@ -68,6 +68,7 @@ resource as_resource(needed_resource need) {
   file.shared = need.shared;
   file.relabel = need.relabel;
   file.create = need.create;
+  file.like = std::move(need.like);
   file.optional = need.optional;
   for (auto& each : need.labels)
     file.labels.push_back({std::move(each.model), each.relabel, std::move(each.label)});
@@ -260,11 +261,23 @@ void guest_data::admit() {
           .then(
             [this](emulator_facts_ptr& facts) {
               facts_ = std::move(facts);
-              write_intent();
+              find_firmware();
             },
             [this](caf::error& why) { refuse(from_caf(why)); });
       },
       [this](caf::error& why) { refuse(from_caf(why)); });
+}
+
+void guest_data::find_firmware() {
+  firmware_ = {};
+  if (!wants_firmware(*live_))
+    return write_intent();
+  around_->machine->find_firmware(here<host_firmware>([this](result<host_firmware> found) {
+    if (!found)
+      return refuse(std::move(found.error()));
+    firmware_ = std::move(*found);
+    write_intent();
+  }));
 }
 
 void guest_data::write_intent() {
@@ -275,6 +288,10 @@ void guest_data::write_intent() {
     whole.error().detail = called() + ": " + whole.error().detail;
     return refuse(std::move(whole.error()));
   }
+  if (wants_firmware(*next))
+    if (auto chosen = choose_firmware(*next, std::exchange(firmware_, {}), facts_->arch); !chosen)
+      return refuse(std::move(chosen.error()));
+  choose_variables(*next, around_->paths.state);
   next->id = id_;
   assign_aliases(*next);
   assign_display_ports(*next, display_ports_, around_->vnc_listen, around_->spice_listen);

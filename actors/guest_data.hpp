@@ -58,6 +58,7 @@ private:
   void perform(guest_action action);
 
   void admit();
+  void find_firmware();
   void write_intent();
   void find_parts();
   void secure();
@@ -127,6 +128,7 @@ private:
   guest_identity identity_;
   std::string control_group_; ///< Empty: none.
   emulator_facts_ptr facts_;
+  host_firmware firmware_; ///< While a start chooses from it.
   std::shared_ptr<host::place> place_;
   launch_plan plan_;
   std::uint64_t words_from_ = 0; ///< Where QEMU's own words begin in the log.

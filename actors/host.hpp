@@ -100,8 +100,8 @@ public:
   virtual void resolve(std::string user, std::string group, answer<dac_identity>) = 0;
 
   /// Labels of files, on workers that can be abandoned: the files may be on a mount that hangs. Devices that are named by
-  /// an address answer as their nodes. What `reader` cannot reach is refused; a file with `create` is made, empty, when it
-  /// is not there.
+  /// an address answer as their nodes. What `reader` cannot reach is refused; a file with `create` is made when it is
+  /// not there.
   struct seen_file {
     resource file;
     file_record record;

@@ -43,6 +43,8 @@ constexpr std::size_t last_words = 4096;
 constexpr off_t most_log_bytes = 2 << 20;
 /// What is known of one emulator, in the cache.
 constexpr std::size_t most_facts_bytes = 16 << 20;
+/// The variables of a firmware fit into its flash memory.
+constexpr std::size_t most_firmware_bytes = 64 << 20;
 
 // Descriptors inside the launcher.
 constexpr int plan_number = 3;
@@ -428,8 +430,11 @@ void real_host::observe_files(std::vector<resource> files, std::vector<std::stri
           if (each.optional && ::access(each.path.c_str(), F_OK) != 0 && errno == ENOENT)
             continue;
           // Whether that worked shows in what is there then.
-          if (each.create)
+          if (each.create && each.like.empty())
             unique_fd{::open(each.path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
+          else if (each.create)
+            if (auto copied = copy_file(each.like, each.path, most_firmware_bytes); !copied)
+              return tl::make_unexpected(std::move(copied.error()));
           auto one = observe(each.path, models, notes);
           if (!one)
             return tl::make_unexpected(std::move(one.error()));

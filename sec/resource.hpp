@@ -26,9 +26,10 @@ struct resource {
   bool readonly = false; ///< The guest only reads it: a CD, a backing layer.
   bool shared = false;   ///< Other guests may have it open at the same time.
   bool relabel = true;   ///< False: owner and label stay as they are.
-  bool create = false;   ///< An empty file is made when there is none, as the guest's user may not make one there.
+  bool create = false;   ///< A file is made when there is none, as the guest's user may not make one there.
   bool optional = false; ///< A guest starts without it, too.
   std::vector<resource_label> labels{};
+  std::string like{};    ///< With `create`: the file that a new one begins as a copy of; empty: it begins empty.
 
   bool operator==(const resource&) const = default;
 };

@@ -521,10 +521,6 @@ void add_floppy_controller(argv_builder& b) {
     b.option("-global", fmt::format("isa-fdc.{}={}", name, place.get<unsigned>()));
 }
 
-std::string vars_path(const argv_builder& b) {
-  return fmt::format("{}/nvram/{}_VARS.fd", b.run.state_dir, b.guest.name);
-}
-
 bool has_pflash(const argv_builder& b) {
   return b.guest.os.loader && b.guest.os.loader->type == "pflash";
 }
@@ -611,9 +607,7 @@ void add_image(argv_builder& b, const image_wish& wish) {
 std::string pflash_node(const argv_builder& b, int unit) {
   if (!has_pflash(b))
     return {};
-  const auto& os = b.guest.os;
-  const bool variables = os.nvram || os.loader->stateless != yes_no::yes;
-  return unit == 0 || variables ? fmt::format("libvirt-pflash{}-format", unit) : "";
+  return unit == 0 || b.guest.os.nvram ? fmt::format("libvirt-pflash{}-format", unit) : "";
 }
 
 void add_pflash(argv_builder& b) {
@@ -636,16 +630,16 @@ void add_pflash(argv_builder& b) {
   if (pflash_node(b, 1).empty())
     return;
   storage_source variables;
-  if (os.nvram && os.nvram->source) {
+  if (os.nvram->source) {
     variables = *os.nvram->source;
     if (variables.type == storage_type::unset)
       variables.type = os.nvram->type;
   } else {
     variables.type = storage_type::file;
-    variables.path = os.nvram && !os.nvram->path.empty() ? os.nvram->path : vars_path(b);
+    variables.path = os.nvram->path;
   }
   wish.source = &variables;
-  wish.format = format_named(os.nvram ? os.nvram->format : "");
+  wish.format = format_named(os.nvram->format);
   wish.node = "libvirt-pflash1";
   wish.readonly = false;
   add_image(b, wish);

@@ -80,6 +80,15 @@ void choose_emulator(domain& guest, std::string_view host_arch) {
   guest.devices.emulator = fmt::format("/usr/bin/qemu-system-{}", arch);
 }
 
+void choose_variables(domain& guest, std::string_view state_dir) {
+  auto& os = guest.os;
+  if (!os.loader || os.loader->type != "pflash" || os.loader->readonly != yes_no::yes || os.loader->stateless == yes_no::yes)
+    return;
+  auto& nvram = os.nvram ? *os.nvram : os.nvram.emplace();
+  if (!nvram.source && nvram.path.empty())
+    nvram.path = fmt::format("{}/nvram/{}_VARS.fd", state_dir, guest.name);
+}
+
 emulator_facts assumed_facts(const domain& guest, std::string_view host_arch) {
   emulator_facts facts;
   auto named = guest;

@@ -31,6 +31,9 @@ emulator_facts assumed_facts(const domain& guest, std::string_view host_arch);
 /// Errors: bad_xml, unsupported_config and others, with libvirt's wording where clients know it.
 result<void> complete_definition(domain& guest, const emulator_facts& facts, const random_source& random);
 
+/// Names the file that keeps the variables of a completed definition's firmware, when it names none: below `state_dir`.
+void choose_variables(domain& guest, std::string_view state_dir);
+
 /// Gives an address to each device of a completed definition that has none. Errors: as above.
 result<void> give_places(domain& guest, const emulator_facts& facts, const random_source& random);
 
@@ -85,6 +88,7 @@ struct needed_resource {
   };
   bool optional = false; ///< The guest starts without it, too.
   std::vector<own_label> labels{}; ///< By which the definition treats it otherwise than the guest's other files.
+  std::string like{};    ///< With `create`: what a new one begins as a copy of; empty: it begins empty.
 
   bool operator==(const needed_resource&) const = default;
 };

@@ -97,7 +97,10 @@ void add_machine(resource_list& list, const os_description& os) {
   if (os.loader)
     list.add({os.loader->path, true, true, kind::file, false});
   if (os.nvram) {
-    list.add({os.nvram->path, false, false, kind::file, true});
+    needed_resource variables{os.nvram->path, false, false, kind::file, true};
+    variables.create = !os.nvram->template_path.empty();
+    variables.like = os.nvram->template_path;
+    list.add(std::move(variables));
     if (os.nvram->source)
       list.add_source(*os.nvram->source, false, false);
   }

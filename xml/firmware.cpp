@@ -1,5 +1,7 @@
 #include "xml/firmware.hpp"
 
+#include "xml/domain.hpp"
+
 #include <algorithm>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -154,6 +156,108 @@ firmware_choice firmware_for(const host_firmware& host, std::string_view arch, s
     out.loaders = host.usual_loaders;
   out.interfaces = std::move(words);
   return out;
+}
+
+// ---- for one guest
+
+namespace {
+
+bool leaves_loader_open(const domain& guest) {
+  return !guest.os.firmware.empty() && (!guest.os.loader || guest.os.loader->path.empty());
+}
+
+bool is_wanted(const firmware_descriptor& each, const domain& guest) {
+  const auto& os = guest.os;
+  const auto serves = [&](const word_pair& row) {
+    return row.libvirt == os.firmware && std::ranges::count(each.interfaces, row.descriptor) != 0;
+  };
+  if (std::ranges::none_of(interface_words, serves))
+    return false;
+  const bool protected_flash = each.has("secure-boot") && each.has("requires-smm");
+  if (os.loader) {
+    const auto& loader = *os.loader;
+    if (!loader.type.empty() && (loader.type == "pflash") != (each.what == firmware_descriptor::device::flash))
+      return false;
+    if ((loader.secure == yes_no::yes && !protected_flash) || (loader.secure == yes_no::no && each.has("requires-smm")))
+      return false;
+    if (loader.stateless == yes_no::yes && !each.nvram_template.empty())
+      return false;
+  }
+  if (each.has("requires-smm") && guest.features && guest.features->smm && guest.features->smm_state == on_off::off)
+    return false;
+  if (guest.launch_security && guest.launch_security->type == launch_kind::sev && !each.has("amd-sev"))
+    return false;
+  return std::ranges::all_of(os.firmware_features, [&](const auto& wish) {
+    return wish.enabled == yes_no::unset || each.has(wish.name) == (wish.enabled == yes_no::yes);
+  });
+}
+
+void load(const firmware_descriptor& each, domain& guest) {
+  auto& os = guest.os;
+  if (each.what == firmware_descriptor::device::kernel) {
+    os.kernel = each.executable;
+    return;
+  }
+  auto& loader = os.loader ? *os.loader : os.loader.emplace();
+  loader.path = each.executable;
+  if (each.what == firmware_descriptor::device::memory) {
+    loader.type = "rom";
+    return;
+  }
+  loader.type = "pflash";
+  loader.readonly = yes_no::yes;
+  if (each.executable_format != "raw")
+    loader.format = each.executable_format;
+  if (!each.has("requires-smm"))
+    return;
+  loader.secure = yes_no::yes;
+  auto& features = guest.features ? *guest.features : guest.features.emplace();
+  features.smm = true;
+  features.smm_state = on_off::on;
+}
+
+/// What was asked for, for an error.
+std::string wish_text(const domain& guest) {
+  auto out = fmt::format("firmware='{}'", guest.os.firmware);
+  if (guest.os.loader && guest.os.loader->secure != yes_no::unset)
+    out += fmt::format(" secure='{}'", word_of(guest.os.loader->secure));
+  for (const auto& each : guest.os.firmware_features)
+    out += fmt::format(", feature '{}' {}", each.name, each.enabled == yes_no::yes ? "enabled" : "disabled");
+  return out;
+}
+
+} // namespace
+
+bool wants_firmware(const domain& guest) {
+  const auto& os = guest.os;
+  const bool keeps_variables = os.loader && os.loader->type == "pflash" && os.loader->readonly == yes_no::yes &&
+                               os.loader->stateless != yes_no::yes && !(os.nvram && os.nvram->source);
+  return leaves_loader_open(guest) || (keeps_variables && (!os.nvram || os.nvram->template_path.empty()));
+}
+
+result<void> choose_firmware(domain& guest, const host_firmware& host, std::string_view arch) {
+  auto& os = guest.os;
+  const bool open = leaves_loader_open(guest);
+  const auto found = std::ranges::find_if(host.described, [&](const auto& each) {
+    return suits(each, arch, os.machine) && (open ? is_wanted(each, guest) : os.loader && os.loader->path == each.executable);
+  });
+  if (found == host.described.end() && open)
+    return fail(errc::unsupported_config,
+                fmt::format("Unable to find any firmware to satisfy '{}': guest '{}' asks for {} with machine '{}', and of {} "
+                            "descriptors in the firmware folders (/usr/share/qemu/firmware, ...) none is that; install the "
+                            "package of the firmware (ovmf, edk2-ovmf), or name its file in <loader>",
+                            os.firmware, guest.name, wish_text(guest), os.machine, host.described.size()));
+  if (found == host.described.end())
+    return {};
+  if (open)
+    load(*found, guest);
+  if (found->what != firmware_descriptor::device::flash || found->nvram_template.empty() ||
+      (os.loader && os.loader->stateless == yes_no::yes) || (os.nvram && os.nvram->source))
+    return {};
+  auto& nvram = os.nvram ? *os.nvram : os.nvram.emplace();
+  if (nvram.template_path.empty())
+    nvram.template_path = found->nvram_template;
+  return {};
 }
 
 } // namespace troupe

@@ -10,6 +10,8 @@
 
 namespace troupe {
 
+struct domain;
+
 /// A firmware of this host, as its packager describes it. Source: QEMU's docs/interop/firmware.json.
 struct firmware_descriptor {
   enum class device : std::uint8_t { flash, kernel, memory };
@@ -46,6 +48,13 @@ struct firmware_choice {
   std::vector<std::string> loaders;    ///< For `<loader type='pflash'>`.
   bool secure = false;                 ///< `secure='yes'` is possible.
 };
+
+/// Whether a definition leaves to the host which firmware it starts with, or what its variables begin as.
+bool wants_firmware(const domain& guest);
+
+/// Takes for a completed definition the first of the host's that is what it asks for, and names what its variables begin
+/// as. `arch`: QEMU's name. Errors: unsupported_config when there is none.
+result<void> choose_firmware(domain& guest, const host_firmware& host, std::string_view arch);
 
 firmware_choice firmware_for(const host_firmware& host, std::string_view arch, std::string_view machine);
 

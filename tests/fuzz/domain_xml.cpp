@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     must_tell_why(whole.error());
     return 0;
   }
+  choose_variables(*guest, "/state");
   must_come_back(*guest, {true, true, false});
   static_cast<void>(resources_of(*guest));
   forget_connections(*guest);

@@ -34,4 +34,27 @@ TEST_CASE("read_file: what is too long, not there, or no file is named with its 
   CHECK(read_file(dir / "fifo", 10).value().empty()); // nobody writes to it
 }
 
+TEST_CASE("copy_file: a file that is not there becomes a copy, one that is stays as it is", "[runtime]") {
+  const temp_dir dir;
+  const auto from = write_file(dir / "from", std::string(100'000, 'x'));
+  const auto to = dir / "to";
+  write_file(to + ".new", "half"); // of a copy that was cut short
+  REQUIRE(copy_file(from, to, 100'000));
+  CHECK(read_file(to, 100'000).value() == std::string(100'000, 'x'));
+  CHECK(::access((to + ".new").c_str(), F_OK) != 0);
+  struct stat made {};
+  REQUIRE(::stat(to.c_str(), &made) == 0);
+  CHECK((made.st_mode & 07777) == 0600);
+  write_file(to, "mine");
+  REQUIRE(copy_file(from, to, 100'000));
+  CHECK(read_file(to, 10).value() == "mine");
+  for (const auto& [source, target] : {std::pair{dir / "missing", dir / "a"}, {from, dir / "no/b"}}) {
+    const auto went = copy_file(source, target, 100'000);
+    REQUIRE_FALSE(went);
+    CHECK(went.error().code == errc::system);
+  }
+  CHECK_FALSE(copy_file(from, dir / "c", 99'999));
+  CHECK(::access((dir / "c").c_str(), F_OK) != 0);
+}
+
 } // namespace troupe

@@ -1,9 +1,10 @@
 """A guest's life through stock virsh: every state, every reason, every event, on a real QEMU."""
 
 import os
+import re
 import signal
 
-from troupe_story import Events, Story, main, wait_until
+from troupe_story import EMULATOR, Events, Story, main, wait_until
 
 
 class Lifecycle(Story):
@@ -48,6 +49,30 @@ class Lifecycle(Story):
         self.virsh("resume", "nap")
         self.assertEqual(self.virsh("domstate", "nap"), "running")
         self.assertIn("domain is already running", self.virsh_fails("resume", "nap"))
+
+    def test_a_firmware_left_open_is_chosen_and_its_variables_are_kept(self):
+        if not os.path.isdir("/usr/share/qemu/firmware"):
+            self.skipTest("no package with UEFI firmware is installed: ovmf is Debian's")
+        xml = self.write("uefi.xml", """<domain type='qemu'><name>uefi</name><memory unit='MiB'>128</memory>
+          <os firmware='efi'><type arch='x86_64' machine='q35'>hvm</type><loader secure='no'/></os><features><acpi/></features>
+          <devices><emulator>%s</emulator></devices></domain>""" % EMULATOR)
+        self.assertIn("libvirt-pflash0", self.virsh("domxml-to-native", "qemu-argv", "--xml", xml))
+        self.virsh("define", xml)
+        self.virsh("start", "--paused", "uefi")
+        said = self.virsh("dumpxml", "uefi")
+        template, variables = re.search(r"<nvram template='(.*?)'>(.*?)</nvram>", said).groups()
+        self.assertEqual(variables, os.path.join(self.daemon.root, "var/lib/troupe/nvram/uefi_VARS.fd"))
+        self.assertIn("type='pflash'>/", said)
+        with open(template, "rb") as begin, open(variables, "rb") as now:
+            self.assertEqual(begin.read(), now.read())
+        self.virsh("destroy", "uefi")
+        with open(variables, "r+b") as file:
+            file.write(b"mine")
+        self.virsh("start", "--paused", "uefi")
+        with open(variables, "rb") as file:
+            self.assertEqual(file.read(4), b"mine")
+        self.virsh("destroy", "uefi")
+        self.assertNotIn("<nvram", self.virsh("dumpxml", "--inactive", "uefi"))
 
     def test_the_power_button_is_pressed(self):
         self.start_nano("button")

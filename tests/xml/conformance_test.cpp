@@ -81,6 +81,7 @@ result<domain> define(const std::string& input) {
   };
   if (auto went = complete_definition(*guest, facts_for(*guest), random); !went)
     return tl::make_unexpected(went.error());
+  choose_variables(*guest, "/var/lib/libvirt/qemu");
   return guest;
 }
 

@@ -29,6 +29,7 @@ inline result<domain> try_complete(const std::string& xml) {
   choose_emulator(*guest, "x86_64");
   if (auto went = complete_definition(*guest, assumed_facts(*guest, "x86_64"), no_random); !went)
     return tl::make_unexpected(went.error());
+  choose_variables(*guest, "/state");
   return guest;
 }
 

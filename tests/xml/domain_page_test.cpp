@@ -37,8 +37,6 @@ constexpr difference_row differences[] = {
    "they are younger than libvirt 9.0.0, which drops them"},
   {"two serial ports with one `<target port>`", "refused at define",
    "libvirt takes them when no type is given, then refuses its own definition after a restart; QEMU refuses them too"},
-  {"`<nvram>` of a guest with a read-only pflash loader", "its path is chosen at the start when it is not given",
-   "libvirt writes the path into the definition at define"},
   {"refusals", "say the line and what would be accepted behind libvirt's words",
    "a person who reads them need not look for it"},
   {"`<cookies>` of HTTP disks, passwords of displays", "shown with `--security-info` only", "they are secrets"},

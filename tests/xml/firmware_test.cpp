@@ -1,6 +1,7 @@
 #include "xml/firmware.hpp"
 
 #include "tests/catch.hpp"
+#include "tests/xml/definitions.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -107,4 +108,83 @@ TEST_CASE("firmware: a machine's choice has each loader once, in order, and only
   CHECK(choice.secure);
   CHECK(firmware_for(host, "i386", "pc-q35-7.2").loaders == texts{"/usual"});
   CHECK_FALSE(firmware_for(host, "i386", "pc-q35-7.2").secure);
+}
+
+namespace {
+
+firmware_descriptor flash(std::string name, texts features) {
+  firmware_descriptor out;
+  out.interfaces = {"uefi"};
+  out.executable = "/" + name;
+  out.executable_format = "raw";
+  out.nvram_template = "/" + name + "-vars";
+  out.targets = {{"x86_64", {"pc-q35-*"}}};
+  out.features = std::move(features);
+  return out;
+}
+
+/// What a guest with that in its `<os>` and beside it starts with: loader, template, and the variables' file; or why not.
+std::string chosen(const std::string& os, const std::string& beside = {}, const std::string& machine = "q35") {
+  host_firmware host;
+  host.described = {flash("enrolled", {"secure-boot", "enrolled-keys", "requires-smm"}),
+                    flash("secure", {"secure-boot", "requires-smm"}), flash("plain", {"acpi-s3"})};
+  firmware_descriptor bios;
+  bios.what = firmware_descriptor::device::memory;
+  bios.interfaces = {"bios"};
+  bios.executable = "/bios";
+  bios.targets = {{"x86_64", {"pc-*"}}};
+  host.described.push_back(bios);
+  auto guest = read_domain("<domain type='qemu'><name>g</name><memory>65536</memory><os " + os + "</os>" + beside + "</domain>");
+  INFO(os << (guest ? "" : guest.error().message()));
+  REQUIRE(guest);
+  guest->os.arch = "x86_64";
+  guest->os.machine = machine == "q35" ? "pc-q35-7.2" : "pc-i440fx-7.2";
+  if (!wants_firmware(*guest))
+    return "no wish";
+  if (const auto went = choose_firmware(*guest, host, "x86_64"); !went) {
+    CHECK(went.error().code == errc::unsupported_config);
+    return went.error().detail;
+  }
+  choose_variables(*guest, "/state");
+  auto out = guest->os.loader->type + " " + guest->os.loader->path;
+  if (guest->os.nvram)
+    out += " " + guest->os.nvram->template_path + " " + guest->os.nvram->path;
+  const bool smm = guest->features && guest->features->smm && guest->features->smm_state == on_off::on;
+  return out + (smm ? " smm" : "");
+}
+
+constexpr const char* type = "<type>hvm</type>";
+
+} // namespace
+
+TEST_CASE("firmware: a guest that leaves it open gets the first that is what it asks for", "[xml]") {
+  const auto efi = std::string{"firmware='efi'>"} + type;
+  CHECK(chosen(efi) == "pflash /enrolled /enrolled-vars /state/nvram/g_VARS.fd smm");
+  CHECK(chosen(efi + "<firmware><feature enabled='no' name='enrolled-keys'/></firmware>") ==
+        "pflash /secure /secure-vars /state/nvram/g_VARS.fd smm");
+  CHECK(chosen(efi + "<loader secure='no'/>") == "pflash /plain /plain-vars /state/nvram/g_VARS.fd");
+  CHECK(chosen(efi, "<features><smm state='off'/></features>") == "pflash /plain /plain-vars /state/nvram/g_VARS.fd");
+  CHECK(chosen(efi + "<nvram>/mine</nvram>") == "pflash /enrolled /enrolled-vars /mine smm");
+  CHECK(chosen(efi + "<nvram template='/t'/>") == "pflash /enrolled /t /state/nvram/g_VARS.fd smm");
+  CHECK(chosen(std::string{"firmware='bios'>"} + type, {}, "pc") == "rom /bios");
+}
+
+TEST_CASE("firmware: a named loader keeps its place and learns what its variables begin as", "[xml]") {
+  const auto named = std::string{">"} + type + "<loader type='pflash' readonly='yes'>/plain</loader>";
+  CHECK(chosen(named) == "pflash /plain /plain-vars /state/nvram/g_VARS.fd");
+  CHECK(chosen(std::string{">"} + type + "<loader type='pflash' readonly='yes'>/other</loader>") ==
+        "pflash /other  /state/nvram/g_VARS.fd");
+  CHECK(chosen(named + "<nvram template='/t'>/v</nvram>") == "no wish");
+  CHECK(chosen(std::string{">"} + type + "<loader type='rom'>/x</loader>") == "no wish");
+  CHECK(chosen(std::string{">"} + type) == "no wish");
+}
+
+TEST_CASE("firmware: none that suits is an error that says what was asked for", "[xml]") {
+  const auto why = chosen(std::string{"firmware='efi'>"} + type, {}, "pc");
+  CHECK_THAT(why, Catch::Matchers::StartsWith("Unable to find any firmware to satisfy 'efi'"));
+  CHECK_THAT(why, Catch::Matchers::Contains("guest 'g'"));
+  CHECK_THAT(why, Catch::Matchers::Contains("pc-i440fx-7.2"));
+  CHECK_THAT(chosen(std::string{"firmware='efi'>"} + type + "<loader secure='yes'/>",
+                    "<features><smm state='off'/></features>"),
+             Catch::Matchers::Contains("secure='yes'"));
 }
