@@ -209,6 +209,14 @@ bool has_backing_file(image_format format) {
          format == image_format::vmdk;
 }
 
+/// As a browser sends them. Source: RFC 6265, 4.2.1.
+std::string cookie_text(const std::vector<name_value>& cookies) {
+  std::string out;
+  for (const auto& cookie : cookies)
+    out += fmt::format("{}{}={}", out.empty() ? "" : "; ", cookie.name, cookie.value);
+  return out;
+}
+
 void add_source_objects(argv_builder& b, const storage_source& source, const std::string& node) {
   if (source.encryption)
     b.refuse(fmt::format("the encrypted image '{}' needs a secret, and secrets are not kept here", source.path));
@@ -222,13 +230,12 @@ void add_source_objects(argv_builder& b, const storage_source& source, const std
   }
   if (source.tls == yes_no::yes)
     b.object(tls_credentials("obj" + node + "_tls0", false, true));
+  // No key of a running supervisor is in the way of a line that people run by hand.
   if (!source.cookies.empty() && b.run.generic_taps)
     b.object({{"qom-type", "secret"},
               {"id", node + "-httpcookie-secret0"},
-              {"data", "MASKED"},
-              {"keyid", "masterKey0"},
-              {"iv", "MASKED"},
-              {"format", "base64"}});
+              {"data", cookie_text(source.cookies)},
+              {"format", "raw"}});
 }
 
 // ---- a disk

@@ -221,8 +221,10 @@ std::string cpu_model_words(const argv_builder& b) {
                                    b.facts.binary)}};
   if (out.empty())
     return out;
-  if (cpu.mode != "custom" && cpu.migratable != on_off::unset && b.facts.arch == "x86_64")
-    out += fmt::format(",migratable={}", word_of(cpu.migratable));
+  // A host's model is what of its CPU can be moved.
+  const auto migratable = cpu.mode == "host-model" ? on_off::on : cpu.migratable;
+  if (cpu.mode != "custom" && migratable != on_off::unset && b.facts.arch == "x86_64")
+    out += fmt::format(",migratable={}", word_of(migratable));
   if (!cpu.vendor_id.empty())
     out += ",vendor=" + escaped(cpu.vendor_id);
   for (const auto& feature : cpu.features) {

@@ -23,6 +23,26 @@ void read_start_paused(argv_import& in, line_option& option) {
     in.note(option, "left out: a guest is started paused with 'virsh start --paused'");
 }
 
+/// Libvirt's ways with deprecated commands always hide them, too.
+void read_compat(argv_import& in, line_option& option) {
+  in.attempt(option, [&] {
+    const auto* output = option.props.take("deprecated-output");
+    const auto* input = option.props.take("deprecated-input");
+    if (output == nullptr || *output != "hide")
+      return false;
+    auto& kind = in.guest.qemu.deprecation;
+    if (input == nullptr || *input == "accept")
+      kind = deprecation::omit;
+    else if (*input == "reject")
+      kind = deprecation::reject;
+    else if (*input == "crash")
+      kind = deprecation::crash;
+    else
+      in.refuse_value(option, "deprecated-input", "accept, reject, crash");
+    return true;
+  });
+}
+
 void read_no_defaults(argv_import& in, line_option& option) {
   option.done = true;
   in.no_defaults = true;
@@ -38,6 +58,32 @@ void read_handed_over(argv_import& in, line_option& option) {
   in.note(option, "left out: the descriptor belonged to whoever ran this line");
 }
 
+/// Makes what no reader has understood of a device of libvirt's part of `<qemu:override>`.
+void override_the_rest(argv_import& in, line_option& option, const std::string& alias) {
+  qemu_override_device device;
+  device.alias = alias;
+  for (auto& each : option.props.all) {
+    if (each.used || each.is == arg_property::kind::null || each.key.find('.') != std::string::npos)
+      continue;
+    each.used = true;
+    auto& property = device.frontend.emplace_back();
+    property.name = each.key;
+    property.value = each.value;
+    if (each.is == arg_property::kind::text) {
+      property.type = property_kind::string;
+    } else if (each.is == arg_property::kind::boolean) {
+      property.type = property_kind::bool_;
+      property.value = each.value == "on" ? "true" : "false";
+    } else {
+      property.type = each.value.starts_with('-') ? property_kind::signed_ : property_kind::unsigned_;
+    }
+  }
+  if (device.frontend.empty())
+    return;
+  in.note(option, "<qemu:override> has those properties that domain XML has no words for");
+  in.guest.qemu.overrides.push_back(std::move(device));
+}
+
 void read_device_option(argv_import& in, line_option& option) {
   const auto* driver = option.props.peek("driver");
   if (driver == nullptr || driver->empty())
@@ -46,10 +92,20 @@ void read_device_option(argv_import& in, line_option& option) {
   for (const auto find :
        {controller_reader, disk_reader, network_reader, chardev_reader, graphics_reader, other_reader})
     if (const auto read = find(name.base)) {
-      in.attempt(option, [&] {
+      const bool is_json = option.value->starts_with('{');
+      const auto* id = option.props.peek("id");
+      const auto alias = id == nullptr || !in.is_libvirts || !is_json ? std::string{} : *id;
+      const auto overrides = in.guest.qemu.overrides.size();
+      const bool went = in.attempt(option, [&] {
         option.props.drop("driver");
-        return read(in, option, name);
+        if (!read(in, option, name))
+          return false;
+        if (!alias.empty())
+          override_the_rest(in, option, alias);
+        return true;
       });
+      if (!went)
+        in.guest.qemu.overrides.resize(overrides);
       return;
     }
 }
@@ -71,6 +127,7 @@ constexpr option_row rows[] = {
   {"-cdrom", text, "", devices, read_disk_letter},
   {"-chardev", list, "backend", part, nullptr},
   {"-chroot", text, "", machine, read_own},
+  {"-compat", list, "", machine, read_compat},
   {"-cpu", list, "model", machine, read_cpu},
   {"-curses", alone, "", machine, read_display_word},
   {"-daemonize", alone, "", machine, read_own},
@@ -263,6 +320,25 @@ bool is_supervisors_line(argv_import& in) {
          in.find_option("-nodefaults") != nullptr && in.find_option("-accel") != nullptr;
 }
 
+/// Finds the words that libvirt or Troupe took from a definition's `<qemu:commandline>`: ahead of the sandbox, behind the
+/// last device and what there may be of displays and character devices.
+void find_own_words(argv_import& in) {
+  constexpr std::string_view theirs[] = {"-chardev", "-display", "-fsdev", "-full-screen",     "-k",
+                                         "-spice",   "-tpmdev",  "-vnc",   "-watchdog-action"};
+  const auto is_json = [](const line_option& option) { return option.value && option.value->starts_with('{'); };
+  const auto end = std::ranges::find(in.options, "-sandbox", &line_option::name);
+  if (end == in.options.end())
+    return;
+  auto begin = end;
+  while (begin != in.options.begin() && !is_json(*std::prev(begin)))
+    --begin;
+  if (begin == in.options.begin())
+    return; // of a QEMU that took no JSON
+  begin = std::find_if(begin, end, [&](const auto& option) { return std::ranges::find(theirs, option.name) == std::end(theirs); });
+  for (; begin != end; ++begin)
+    begin->own = true;
+}
+
 /// The architecture after QEMU's program, as libvirt calls it.
 std::string arch_of(std::string_view program, const emulator_facts* facts) {
   auto name = program.substr(program.find_last_of('/') + 1);
@@ -277,7 +353,7 @@ std::string arch_of(std::string_view program, const emulator_facts* facts) {
 
 void run(argv_import& in, option_phase phase) {
   for (auto& option : in.options) {
-    if (option.done)
+    if (option.done || option.own)
       continue;
     if (option.name == "image") {
       if (phase == devices && !in.is_libvirts) // which has such words from a definition's own
@@ -763,6 +839,8 @@ result<imported_domain> domain_from_argv(std::string_view text, const emulator_f
   try {
     read_options(in, line->rest);
     in.is_libvirts = is_supervisors_line(in);
+    if (in.is_libvirts)
+      find_own_words(in);
     run(in, machine);
     number_usb_controllers(in);
     run(in, controllers);
@@ -773,6 +851,7 @@ result<imported_domain> domain_from_argv(std::string_view text, const emulator_f
     finish_chardevs(in);
     finish_graphics(in);
     finish_others(in);
+    keep_order(in.guest.devices.controllers);
   } catch (import_refusal& refusal) {
     return tl::make_unexpected(std::move(refusal.why));
   }
@@ -806,7 +885,9 @@ std::string imported_xml(const imported_domain& imported) {
   std::string out;
   for (const auto& note : imported.notes)
     out += fmt::format("<!-- {} -->\n", comment_text(note));
-  return out + write_domain(imported.guest, {.secure = true, .inactive = true});
+  auto guest = imported.guest;
+  keep_order(guest.devices.controllers);
+  return out + write_domain(guest, {.secure = true, .inactive = true});
 }
 
 } // namespace troupe

@@ -1,6 +1,7 @@
 #include "xml/argv_tables.hpp"
 #include "xml/domain_values.hpp"
 #include "xml/from_argv_parts.hpp"
+#include "xml/passes.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -438,6 +439,31 @@ bool read_vsock(argv_import& in, line_option& option, const device_name& name) {
   return true;
 }
 
+bool read_crypto(argv_import& in, line_option& option, const device_name&) {
+  crypto_device c;
+  c.model = "virtio";
+  c.type = "qemu";
+  const auto* id = option.props.take("cryptodev");
+  auto* object = id == nullptr ? nullptr : in.find("-object", *id);
+  if (object == nullptr)
+    return false;
+  in.take(*object);
+  object->props.drop("id");
+  const auto* type = object->props.take("qom-type");
+  if (*type == "cryptodev-backend-builtin")
+    c.backend = "builtin";
+  else if (*type == "cryptodev-backend-lkcf")
+    c.backend = "lkcf";
+  else
+    return false;
+  in.read(*object, "queues", c.queues);
+  read_virtio(in, option, c.virtio);
+  if (!read_device(in, option, c))
+    return false;
+  in.guest.devices.cryptos.push_back(std::move(c));
+  return true;
+}
+
 bool read_generation_id(argv_import& in, line_option& option, const device_name&) {
   in.read(option, "guid", in.guest.genid.emplace());
   if (in.guest.genid == "auto")
@@ -450,6 +476,26 @@ bool read_vmcoreinfo(argv_import& in, line_option& option, const device_name&) {
   option.props.drop("id");
   (in.guest.features ? *in.guest.features : in.guest.features.emplace()).vmcoreinfo = true;
   return true;
+}
+
+/// The host's nodes that a module's memory lies on, when they are not those of its cell or of the whole guest.
+std::string own_host_nodes(argv_import& in, line_option& backend, maybe_number cell) {
+  backend.props.drop("policy"); // the cell's, which has it as well
+  std::string nodes;
+  for (auto& each : backend.props.all)
+    if (each.key == "host-nodes" || each.key.starts_with("host-nodes.")) {
+      each.used = true;
+      nodes += (nodes.empty() ? "" : ",") + each.value;
+    }
+  std::string usual;
+  if (const auto& tuning = in.guest.numatune) {
+    if (tuning->memory)
+      usual = tuning->memory->nodeset;
+    for (const auto& each : tuning->cells)
+      if (each.cell == cell)
+        usual = each.nodeset;
+  }
+  return nodes == usual ? std::string{} : nodes;
 }
 
 bool read_memory_device(argv_import& in, line_option& option, const device_name& name) {
@@ -486,8 +532,11 @@ bool read_memory_device(argv_import& in, line_option& option, const device_name&
     m.path = *path;
     if (in.flag(*backend, "pmem") == true)
       m.pmem = true;
-    if (in.flag(*backend, "readonly") == true && in.flag(option, "unarmed") == true)
+    const auto backend_readonly = in.flag(*backend, "readonly");
+    if (in.flag(option, "unarmed") == true)
       m.readonly = true;
+    else if (backend_readonly == true)
+      return false; // QEMU would not take the device
     if (const auto align = props.take("align"))
       m.align_kib = amount_of(*align, 1).value_or(0) / 1024;
   } else if (named) {
@@ -499,11 +548,7 @@ bool read_memory_device(argv_import& in, line_option& option, const device_name&
     m.discard = *discard ? "yes" : "no";
   for (const std::string_view usual : {"prealloc", "reserve", "prealloc-threads"})
     props.drop(usual);
-  const auto* policy = props.take("policy");
-  for (auto& each : props.all)
-    if (each.key.starts_with("host-nodes"))
-      each.used = true;
-  static_cast<void>(policy); // the cell's, which has it as well
+  m.node_mask = own_host_nodes(in, *backend, m.node);
   read_identity(in, option, m);
   if (m.model == "dimm" || m.model == "nvdimm") {
     const auto slot = in.number(option, "slot"), base = in.number(option, "addr");
@@ -558,6 +603,7 @@ constexpr device_row other_rows[] = {
   {"vhost-scsi", read_vhost_scsi},
   {"vhost-vsock", read_vsock},
   {"virtio-balloon", read_balloon_device},
+  {"virtio-crypto", read_crypto},
   {"virtio-iommu", read_iommu},
   {"virtio-mem", read_memory_device},
   {"virtio-pmem", read_memory_device},
@@ -717,6 +763,69 @@ void add_pseries_parts(argv_import& in) {
 }
 
 } // namespace
+
+namespace {
+
+/// Those of a definition are in the order of their indices; one behind a higher index was added to it, and will be again.
+void leave_out_implied(std::vector<controller>& controllers) {
+  int highest = -1;
+  std::erase_if(controllers, [&](const controller& c) {
+    if (c.type != controller_type::virtio_serial || !c.index)
+      return false;
+    const bool is_plain = c.alias.empty() && c.model.empty() && !c.ports && !c.vectors && !c.driver && !c.acpi_index && !c.rom;
+    const bool was_added = *c.index < highest && is_plain;
+    highest = std::max(highest, *c.index);
+    return was_added;
+  });
+}
+
+std::vector<controller> usb_among(const std::vector<controller>& controllers) {
+  std::vector<controller> out;
+  std::ranges::copy_if(controllers, std::back_inserter(out), [](const auto& c) { return c.type == controller_type::usb; });
+  return out;
+}
+
+/// The USB controllers that a definition which lists these ends up with.
+std::vector<controller> settled(const std::vector<controller>& controllers) {
+  domain guest;
+  guest.devices.controllers = usb_among(controllers);
+  const emulator_facts facts;
+  const random_source random = [] { return std::array<std::uint8_t, 16>{}; };
+  definition_work work{guest, facts, random};
+  if (!order_devices(work) || !number_controllers(work))
+    return {};
+  return std::move(guest.devices.controllers);
+}
+
+/// A USB 2 controller behind its companions was numbered only after the definition had been put in order. So that it
+/// stays there, it is not given its number when it will get the same one again.
+void leave_out_indices(std::vector<controller>& controllers) {
+  auto freed = controllers;
+  for (const auto& first : controllers) {
+    const auto is_part = [&](const controller& each) {
+      return each.type == controller_type::usb && each.index == first.index && is_usb_companion_family(each.model);
+    };
+    const auto leads = std::ranges::find_if(controllers, is_part);
+    if (leads == controllers.end() || &*leads != &first || !first.master_startport)
+      continue;
+    for (std::size_t i = 0; i < controllers.size(); ++i)
+      if (is_part(controllers[i]))
+        freed[i].index.reset();
+  }
+  constexpr auto is_same = [](const controller& a, const controller& b) {
+    return a.index == b.index && a.model == b.model;
+  };
+  const auto wanted = usb_among(controllers);
+  if (!std::ranges::equal(settled(controllers), wanted, is_same) && std::ranges::equal(settled(freed), wanted, is_same))
+    controllers = std::move(freed);
+}
+
+} // namespace
+
+void keep_order(std::vector<controller>& controllers) {
+  leave_out_implied(controllers);
+  leave_out_indices(controllers);
+}
 
 void finish_others(argv_import& in) {
   auto& devices = in.guest.devices;

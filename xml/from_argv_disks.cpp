@@ -264,6 +264,21 @@ std::string joined_name(const block_node& node, std::string_view first, std::str
   return (a == nullptr ? "" : *a) + "/" + (b == nullptr ? "" : *b);
 }
 
+/// "name=value; name=value", as curl sends them.
+std::vector<name_value> cookies_in(std::string_view text) {
+  std::vector<name_value> out;
+  while (!text.empty()) {
+    const auto one = text.substr(0, text.find(';'));
+    text.remove_prefix(std::min(one.size() + 1, text.size()));
+    const auto begin = std::min(one.find_first_not_of(' '), one.size());
+    const auto equals = std::min(one.find('='), one.size());
+    auto& cookie = out.emplace_back();
+    cookie.name = one.substr(begin, equals - std::min(begin, equals));
+    cookie.value = one.substr(std::min(equals + 1, one.size()));
+  }
+  return out;
+}
+
 bool read_network_node(argv_import& in, const block_node& node, const protocol_row& row, storage_source& source) {
   source.type = storage_type::network;
   source.protocol = row.protocol;
@@ -336,9 +351,15 @@ bool read_network_node(argv_import& in, const block_node& node, const protocol_r
     source.name = std::move(named.source.name);
     source.query = std::move(named.source.query);
     if (const auto* cookies = node.take("cookie-secret")) {
-      in.note(*node.option,
-              fmt::format("the cookies in secret '{}' are left out: their text is not on the command line", *cookies));
-      if (auto* secret = in.find("-object", *cookies)) {
+      auto* secret = in.find("-object", *cookies);
+      const auto* data = secret == nullptr || secret->props.has("keyid") ? nullptr : secret->props.peek("data");
+      const auto* format = data == nullptr ? nullptr : secret->props.peek("format");
+      if (data != nullptr && (format == nullptr || *format == "raw"))
+        source.cookies = cookies_in(*data);
+      else
+        in.note(*node.option,
+                fmt::format("the cookies in secret '{}' are left out: their text is not on the command line", *cookies));
+      if (secret != nullptr) {
         in.take(*secret);
         for (auto& each : secret->props.all)
           each.used = true;

@@ -237,7 +237,7 @@ void read_display(argv_import& in, line_option& option) {
         g.dbus_address.clear();
       read_gl(in, option, g);
       if (const auto* audio = props.take("audiodev"))
-        g.audio_id = in.audio_wish(*audio);
+        g.audio_id = in.audio(*audio);
     } else {
       return false;
     }
@@ -261,8 +261,25 @@ void read_display_word(argv_import& in, line_option& option) {
     in.terminal = true;
 }
 
+namespace {
+
+bool has_keymap(const graphics& g) {
+  return g.type == graphics_type::vnc || g.type == graphics_type::spice;
+}
+
+} // namespace
+
 void read_keymap(argv_import& in, line_option& option) {
   in.keymap = &option;
+  if (!in.is_libvirts)
+    return;
+  // There each display has its own, behind it.
+  const auto shows = std::ranges::find_if(in.guest.devices.graphics.rbegin(), in.guest.devices.graphics.rend(), has_keymap);
+  if (shows == in.guest.devices.graphics.rend())
+    return;
+  shows->keymap = *option.value;
+  option.done = true;
+  in.keymap = nullptr;
 }
 
 // ---- video
@@ -319,8 +336,10 @@ bool read_video(argv_import& in, line_option& option, const device_name& name) {
   if (name.base.ends_with("-gl") || in.flag(option, "virgl") == true)
     v.acceleration.emplace().accel3d = yes_no::yes;
   video_resolution resolution;
-  in.read(option, "xres", resolution.x);
-  in.read(option, "yres", resolution.y);
+  if (!in.is_libvirts || (option.props.has("xres") && option.props.has("yres"))) { // one alone is an override of its own
+    in.read(option, "xres", resolution.x);
+    in.read(option, "yres", resolution.y);
+  }
   if (resolution.x || resolution.y)
     v.resolution = resolution;
   option.props.drop("edid", "on");
@@ -481,7 +500,7 @@ void finish_graphics(argv_import& in) {
   if (in.keymap != nullptr) {
     bool used = false;
     for (auto& g : devices.graphics)
-      if (g.type == graphics_type::vnc || g.type == graphics_type::spice) {
+      if (has_keymap(g)) {
         g.keymap = *in.keymap->value;
         used = true;
       }

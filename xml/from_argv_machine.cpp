@@ -6,6 +6,7 @@
 #include <chrono>
 #include <ctime>
 #include <fmt/format.h>
+#include <tuple>
 
 // Machine, accelerator, CPU, memory, firmware, clock and boot: what argv_machine.cpp writes, and older spellings.
 
@@ -129,6 +130,12 @@ void read_machine(argv_import& in, line_option& option) {
       each.state = *state ? on_off::on : on_off::off;
     }
   props.drop("nvdimm", "on"); // follows from the devices
+  const auto tells_speed = [](const line_option& each) {
+    const auto* type = each.name == "-numa" ? each.props.peek("type") : nullptr;
+    return type != nullptr && type->starts_with("hmat-");
+  };
+  if (std::ranges::any_of(in.options, tells_speed))
+    props.drop("hmat", "on"); // follows from the cells
   props.drop("pcspk-audiodev");
   const auto* backend = props.take("memory-backend");
   if (backend != nullptr)
@@ -581,54 +588,138 @@ void read_smp(argv_import& in, line_option& option) {
   cpu_of(in).topology = made;
 }
 
-void read_numa(argv_import& in, line_option& option) {
+namespace {
+
+numa_cell* cell_of(argv_import& in, maybe_number number) {
+  auto& cells = cpu_of(in).cells;
+  const auto cell = std::ranges::find_if(cells, [&](const auto& c) { return number && c.id == number; });
+  return cell == cells.end() ? nullptr : &*cell;
+}
+
+bool read_numa_node(argv_import& in, line_option& option) {
   auto& props = option.props;
-  const auto* type = props.peek("type");
-  if (type != nullptr && *type == "dist") {
-    in.attempt(option, [&] {
-      props.drop("type");
-      maybe_number from;
-      numa_distance distance;
-      in.read(option, "src", from);
-      in.read(option, "dst", distance.cell);
-      in.read(option, "val", distance.value);
-      auto& cells = cpu_of(in).cells;
-      const auto cell = std::ranges::find_if(cells, [&](const auto& c) { return c.id == from; });
-      if (!from || !distance.cell || !distance.value || cell == cells.end() || props.unused() != nullptr)
-        return false;
-      cell->distances.push_back(distance);
-      return true;
-    });
-    return;
-  }
-  if (type == nullptr || *type != "node")
-    return;
-  in.attempt(option, [&] {
-    props.drop("type");
-    numa_cell cell;
-    auto& cells = cpu_of(in).cells;
-    cell.id = static_cast<unsigned>(cells.size());
-    in.read(option, "nodeid", cell.id);
-    for (const auto& range : props.take_all("cpus"))
-      cell.cpus += (cell.cpus.empty() ? "" : ",") + range;
-    // A node without memory or processors, or with an initiator, is not one of XML's.
-    if (const auto* size = props.take("mem")) {
-      cell.memory_kib = amount(in, option, *size, mib_bytes) / 1024;
-    } else if (const auto* memdev = props.take("memdev")) {
-      auto* backend = in.find("-object", *memdev);
-      if (backend == nullptr || !backend->props.has("size"))
-        return false;
-      in.take(*backend);
-      cell.memory_kib = amount(in, *backend, *backend->props.peek("size"), 1) / 1024;
-      if (!read_host_nodes(in, *backend, static_cast<int>(*cell.id)) || !read_backend(in, *backend, true))
-        return false;
-      cell.mem_access = std::exchange(in.guest.backing->access, {}); // each cell has its own
-    }
-    if (cell.memory_kib == 0 || props.unused() != nullptr)
+  numa_cell cell;
+  auto& cells = cpu_of(in).cells;
+  cell.id = static_cast<unsigned>(cells.size());
+  in.read(option, "nodeid", cell.id);
+  for (const auto& range : props.take_all("cpus"))
+    cell.cpus += (cell.cpus.empty() ? "" : ",") + range;
+  // Of a cell with processors it is the cell itself; of another it follows from how fast its memory is reached.
+  if (const auto initiator = in.number(option, "initiator"); initiator && !cell.cpus.empty() && initiator != cell.id)
+    return false;
+  // A node without memory is not one of XML's.
+  if (const auto* size = props.take("mem")) {
+    cell.memory_kib = amount(in, option, *size, mib_bytes) / 1024;
+  } else if (const auto* memdev = props.take("memdev")) {
+    auto* backend = in.find("-object", *memdev);
+    if (backend == nullptr || !backend->props.has("size"))
       return false;
-    cells.push_back(std::move(cell));
-    return true;
-  });
+    in.take(*backend);
+    cell.memory_kib = amount(in, *backend, *backend->props.peek("size"), 1) / 1024;
+    if (!read_host_nodes(in, *backend, static_cast<int>(*cell.id)) || !read_backend(in, *backend, true))
+      return false;
+    cell.mem_access = std::exchange(in.guest.backing->access, {}); // each cell has its own
+  }
+  if (cell.memory_kib == 0)
+    return false;
+  cells.push_back(std::move(cell));
+  return true;
+}
+
+bool read_numa_distance(argv_import& in, line_option& option) {
+  maybe_number from;
+  numa_distance distance;
+  in.read(option, "src", from);
+  in.read(option, "dst", distance.cell);
+  in.read(option, "val", distance.value);
+  auto* cell = cell_of(in, from);
+  if (cell == nullptr || !distance.cell || !distance.value)
+    return false;
+  cell->distances.push_back(distance);
+  return true;
+}
+
+bool read_numa_link(argv_import& in, line_option& option) {
+  auto& props = option.props;
+  numa_link link;
+  in.read(option, "initiator", link.initiator);
+  in.read(option, "target", link.target);
+  constexpr std::string_view levels[] = {"memory", "first-level", "second-level", "third-level"};
+  const auto* hierarchy = props.take("hierarchy");
+  const auto level = hierarchy == nullptr ? std::begin(levels) : std::ranges::find(levels, *hierarchy);
+  if (level == std::end(levels))
+    in.refuse_value(option, "hierarchy", "memory, first-level, second-level, third-level");
+  if (level != std::begin(levels))
+    link.cache = static_cast<unsigned>(level - std::begin(levels));
+  const auto* kind = props.take("data-type");
+  if (kind == nullptr || cell_of(in, link.initiator) == nullptr || cell_of(in, link.target) == nullptr)
+    return false;
+  const auto dash = kind->find('-');
+  constexpr std::pair<std::string_view, memory_access> accesses[] = {
+    {"access", memory_access::access}, {"read", memory_access::read}, {"write", memory_access::write}};
+  const auto access = std::ranges::find(accesses, std::string_view{*kind}.substr(0, dash),
+                                        &std::pair<std::string_view, memory_access>::first);
+  if (access == std::end(accesses))
+    in.refuse_value(option, "data-type", "{access,read,write}-{latency,bandwidth}");
+  link.type = access->second;
+  if (const auto* bandwidth = props.take("bandwidth")) {
+    link.value = amount(in, option, *bandwidth, 1) / 1024;
+    link.unit = "KiB";
+    cpu_of(in).bandwidths.push_back(std::move(link));
+    return kind->ends_with("-bandwidth");
+  }
+  link.value = in.number(option, "latency");
+  cpu_of(in).latencies.push_back(std::move(link));
+  return kind->ends_with("-latency") && cpu_of(in).latencies.back().value;
+}
+
+bool read_numa_cache(argv_import& in, line_option& option) {
+  auto& props = option.props;
+  maybe_number node;
+  in.read(option, "node-id", node);
+  auto* cell = cell_of(in, node);
+  const auto* size = props.take("size");
+  if (cell == nullptr || size == nullptr)
+    return false;
+  memory_side_cache cache;
+  in.read(option, "level", cache.level);
+  cache.size.value = amount(in, option, *size, 1) / 1024;
+  cache.size.unit = "KiB";
+  cache.line.value = in.number(option, "line").value_or(0);
+  cache.line.unit = "B";
+  const auto word = [&](std::string_view key) -> std::string {
+    const auto* value = props.take(key);
+    return value == nullptr ? "none" : *value;
+  };
+  const auto associativity = word("associativity"), policy = word("policy");
+  cache.associativity = associativity == "direct"    ? cache_associativity::direct
+                        : associativity == "complex" ? cache_associativity::full
+                                                     : cache_associativity::none;
+  cache.policy = policy == "write-back"      ? cache_policy::writeback
+                 : policy == "write-through" ? cache_policy::writethrough
+                                             : cache_policy::none;
+  cell->caches.push_back(std::move(cache));
+  return true;
+}
+
+constexpr std::pair<std::string_view, bool (*)(argv_import&, line_option&)> numa_readers[] = {
+  {"node", read_numa_node}, {"dist", read_numa_distance}, {"hmat-lb", read_numa_link}, {"hmat-cache", read_numa_cache}};
+
+} // namespace
+
+void read_numa(argv_import& in, line_option& option) {
+  const auto* type = option.props.peek("type");
+  for (const auto& [name, read] : numa_readers)
+    if (type != nullptr && *type == name) {
+      const auto before = std::tuple{in.guest.cpu, in.guest.numatune, in.guest.backing};
+      const bool went = in.attempt(option, [&] {
+        option.props.drop("type");
+        return read(in, option);
+      });
+      if (!went)
+        std::tie(in.guest.cpu, in.guest.numatune, in.guest.backing) = before;
+      return;
+    }
 }
 
 bool read_host_nodes(argv_import& in, line_option& backend, int cell) {

@@ -28,6 +28,7 @@ struct line_option {
   std::optional<std::string> value;
   arg_properties props; ///< Of the value, when the option has a list.
   bool done = false;    ///< It is in the definition; what is not done is kept as it is.
+  bool own = false;     ///< It comes from a definition's own words for QEMU, which it becomes again.
 
   std::string text() const { return value ? written + " " + *value : written; }
 };
@@ -286,5 +287,7 @@ void read_watchdog_model(argv_import& in, line_option& option);
 void read_watchdog_action(argv_import& in, line_option& option);
 void read_balloon(argv_import& in, line_option& option);
 void finish_others(argv_import& in);
+/// Leaves out what of controllers a definition had not said, where saying it would put them into another order.
+void keep_order(std::vector<controller>& controllers);
 
 } // namespace troupe

@@ -148,13 +148,13 @@ bool flatten(const nlohmann::ordered_json& json, const std::string& key, unsigne
   }
   arg_property made{key, {}};
   if (json.is_null())
-    made.null = true;
+    made.is = arg_property::kind::null;
   else if (json.is_boolean())
-    made.value = json.get<bool>() ? "on" : "off";
+    made.is = arg_property::kind::boolean, made.value = json.get<bool>() ? "on" : "off";
   else if (json.is_string())
     made.value = json.get<std::string>();
   else
-    made.value = json.dump();
+    made.is = arg_property::kind::number, made.value = json.dump();
   out.all.push_back(std::move(made));
   return true;
 }
@@ -187,7 +187,7 @@ result<std::vector<std::string>> shell_words(std::string_view text) {
 const std::string* arg_properties::take(std::string_view key) {
   const std::string* found = nullptr;
   for (auto& each : all)
-    if (each.key == key && !each.null) {
+    if (each.key == key && each.is != arg_property::kind::null) {
       each.used = true;
       found = &each.value;
     }
@@ -197,7 +197,7 @@ const std::string* arg_properties::take(std::string_view key) {
 std::vector<std::string> arg_properties::take_all(std::string_view key) {
   std::vector<std::string> found;
   for (auto& each : all)
-    if (each.key == key && !each.null) {
+    if (each.key == key && each.is != arg_property::kind::null) {
       each.used = true;
       found.push_back(each.value);
     }
@@ -207,13 +207,13 @@ std::vector<std::string> arg_properties::take_all(std::string_view key) {
 const std::string* arg_properties::peek(std::string_view key) const {
   const std::string* found = nullptr;
   for (const auto& each : all)
-    if (each.key == key && !each.null)
+    if (each.key == key && each.is != arg_property::kind::null)
       found = &each.value;
   return found;
 }
 
 bool arg_properties::take_null(std::string_view key) {
-  const auto found = std::ranges::find_if(all, [&](const auto& p) { return p.key == key && p.null; });
+  const auto found = std::ranges::find_if(all, [&](const auto& p) { return p.key == key && p.is == arg_property::kind::null; });
   if (found == all.end())
     return false;
   found->used = true;

@@ -22,8 +22,10 @@ result<std::vector<std::string>> shell_words(std::string_view text);
 
 /// One key of an option's value.
 struct arg_property {
+  enum class kind : std::uint8_t { text, number, boolean, null };
+
   std::string key, value;
-  bool null = false; ///< JSON's null.
+  kind is = kind::text; ///< What it is in JSON; text in a list of words.
   bool used = false; ///< The import has understood it.
 };
 

@@ -1,7 +1,10 @@
 #include "tests/catch.hpp"
 #include "tests/xml/corpus.hpp"
+#include "tests/xml/definitions.hpp"
 #include "xml/domain_passes.hpp"
+#include "xml/from_argv.hpp"
 #include "xml/qemu_argv.hpp"
+#include "xml/xml_tree.hpp"
 
 #include <fmt/format.h>
 #include <map>
@@ -92,25 +95,77 @@ answer dumped(const std::string& input) {
   return {masked(write_domain(*guest, {.inactive = true}), input, *guest), {}};
 }
 
+/// QEMU's command line for a defined guest, which becomes what it is made for.
+result<command_line> line_of(domain& guest) {
+  const auto facts = facts_for(guest);
+  forget_connections(guest);
+  if (const auto placed = give_places(guest, facts, no_random); !placed)
+    return tl::make_unexpected(placed.error());
+  assign_aliases(guest);
+  assign_display_ports(guest, {}, "127.0.0.1", "127.0.0.1");
+  run_settings run;
+  run.state_dir = "/var/lib/libvirt/qemu";
+  run.run_dir = run_dir_under(run.state_dir, guest, run.id);
+  run.path = "MASKED";
+  run.generic_taps = true;
+  return qemu_command_line(guest, facts, run);
+}
+
 answer native(const std::string& input) {
   auto guest = define(input);
   if (!guest)
     return refusal_of(guest.error());
-  const auto facts = facts_for(*guest);
-  forget_connections(*guest);
-  if (const auto placed = give_places(*guest, facts, [] { return std::array<std::uint8_t, 16>{}; }); !placed)
-    return refusal_of(placed.error());
-  assign_aliases(*guest);
-  assign_display_ports(*guest, {}, "127.0.0.1", "127.0.0.1");
-  run_settings run;
-  run.state_dir = "/var/lib/libvirt/qemu";
-  run.run_dir = run_dir_under(run.state_dir, *guest, run.id);
-  run.path = "MASKED";
-  run.generic_taps = true;
-  const auto line = qemu_command_line(*guest, facts, run);
+  const auto line = line_of(*guest);
   if (!line)
     return refusal_of(line.error());
   return {masked(stored(*line), input, *guest), {}};
+}
+
+/// Whether the command line of a document, read as one, is the command line of what it becomes; nothing when it has none.
+std::optional<bool> comes_back(const std::string& input) {
+  const auto exported = [](result<domain> guest) -> std::optional<std::string> {
+    auto line = guest ? line_of(*guest) : tl::make_unexpected(guest.error());
+    return line ? std::optional{shell_line(*line)} : std::nullopt;
+  };
+  const auto once = exported(define(input));
+  if (!once)
+    return std::nullopt;
+  const auto facts = facts_for(*define(input));
+  auto imported = domain_from_argv(*once, &facts);
+  return imported && complete_imported(*imported, facts, no_random) && exported(define(imported_xml(*imported))) == once;
+}
+
+/// What a document says, path by path; order, repetition, the guest's UUID and zeros ahead of a number left out.
+void say(const xml_element& element, std::string path, std::set<std::string>& into) {
+  path += "/" + element.name;
+  auto text = element.text;
+  std::erase_if(text, [](char c) { return c == '\n'; });
+  const bool is_blank = text.find_first_not_of(' ') == text.npos;
+  into.insert(is_blank || path == "/domain/uuid" ? path : path + " = " + text);
+  for (const auto& each : element.attributes) {
+    auto value = each.value;
+    while (value.starts_with("0x0") && value.size() > 3)
+      value.erase(2, 1);
+    into.insert(path + "/@" + each.name + " = " + value);
+  }
+  for (const auto& each : element.children)
+    if (each.is_element())
+      say(each, path, into);
+}
+
+std::set<std::string> said_by(const std::string& xml) {
+  std::set<std::string> out;
+  if (const auto root = parse_xml(xml))
+    say(*root, "", out);
+  return out;
+}
+
+/// Whether the definition made of a command line says all that `wanted` says.
+bool imports(const std::string& line, const std::string& wanted) {
+  auto imported = domain_from_argv(line, nullptr);
+  if (!imported || !complete_imported(*imported, assumed_facts(imported->guest, "x86_64"), no_random))
+    return false;
+  return std::ranges::includes(said_by(imported_xml(*imported)), said_by(wanted));
 }
 
 /// The words that say what kind of refusal it is, "XML error"; empty where there are none.
@@ -170,6 +225,16 @@ std::map<std::string, std::string> host_reasons(const fs::path& root) {
   return reasons;
 }
 
+/// The historical command lines, each beside what libvirt's import once made of it.
+std::vector<fs::path> lines_of(const fs::path& root) {
+  std::vector<fs::path> all;
+  if (fs::exists(root / "argv-in"))
+    for (const auto& each : fs::directory_iterator{root / "argv-in"})
+      if (each.path().extension() == ".args")
+        all.push_back(each.path());
+  return all;
+}
+
 tally compare(const fs::path& root) {
   tally found;
   const auto reasons = host_reasons(root);
@@ -190,6 +255,8 @@ tally compare(const fs::path& root) {
         found.count("dumpxml, byte for byte", "dumpxml", name, ours.text == *wanted);
       }
     }
+    if (const auto came = comes_back(input))
+      found.count("argv, read and written again", "argv again", name, *came);
     if (reason != reasons.end())
       continue;
     const auto ours = native(input);
@@ -198,6 +265,9 @@ tally compare(const fs::path& root) {
     if (const auto refused = recorded("tonative-reject", ".err"); refused && !recorded("reject", ".err"))
       compare_refusals(found, "argv", name, ours, *refused);
   }
+  for (const auto& path : lines_of(root))
+    found.count("from argv", "from argv", path.stem().string(),
+                imports(text_of(path), text_of(fs::path{path}.replace_extension(".xml"))));
   return found;
 }
 
