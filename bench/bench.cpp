@@ -7,6 +7,8 @@
 //   troupe-bench query SOCKET GUEST COUNT      sends query-status through the daemon
 //   troupe-bench events SOCKET GUEST COUNT     suspends and resumes it; another connection waits for the events
 //   troupe-bench list SOCKET COUNT             lists all guests
+//   troupe-bench loaded SOCKET COUNT           lists all guests until there are COUNT: one sample
+//   troupe-bench argv SOCKET FILE COUNT        turns the XML in FILE into QEMU's command line
 //   troupe-bench define SOCKET FILE FROM COUNT defines the XML in FILE, "@" in it being the number
 //   troupe-bench bare PID COUNT                executes the command line of QEMU process PID, QMP handshake; ends it
 //   troupe-bench bare-together PID COUNT       the same, COUNT at the same time
@@ -51,6 +53,7 @@ constexpr int proc_domain_destroy = 12;
 constexpr int proc_domain_lookup_by_name = 23;
 constexpr int proc_domain_resume = 28;
 constexpr int proc_domain_suspend = 34;
+constexpr int proc_connect_domain_xml_to_native = 136;
 constexpr int proc_connect_get_lib_version = 157;
 constexpr int proc_domain_create_with_flags = 196;
 constexpr int proc_domain_get_state = 212;
@@ -262,6 +265,35 @@ samples measure_list(const words& arg) {
   samples out;
   for (int left = number(arg[1]); left > 0; --left)
     out["list"].push_back(timed([&] { daemon.call(proc_connect_list_all_domains, call.bytes()); }));
+  return out;
+}
+
+samples measure_loaded(const words& arg) {
+  client daemon{arg[0]};
+  xdr_writer call;
+  call.u32(1);
+  call.u32(0);
+  const auto wanted = static_cast<std::uint32_t>(number(arg[1]));
+  samples out;
+  out["loaded"].push_back(timed([&] {
+    std::uint32_t listed = 0;
+    while (listed < wanted) {
+      const auto answer = daemon.call(proc_connect_list_all_domains, call.bytes());
+      listed = xdr_reader{answer}.u32();
+    }
+  }));
+  return out;
+}
+
+samples measure_argv(const words& arg) {
+  client daemon{arg[0]};
+  xdr_writer call;
+  call.string("qemu-argv");
+  call.string(contents(arg[1]));
+  call.u32(0);
+  samples out;
+  for (int left = number(arg[2]); left > 0; --left)
+    out["argv"].push_back(timed([&] { daemon.call(proc_connect_domain_xml_to_native, call.bytes()); }));
   return out;
 }
 
@@ -494,6 +526,8 @@ constexpr measurement measurements[] = {
   {"query", 3, measure_query},
   {"events", 3, measure_events},
   {"list", 2, measure_list},
+  {"loaded", 2, measure_loaded},
+  {"argv", 3, measure_argv},
   {"define", 4, measure_define},
   {"bare", 2, measure_bare},
   {"bare-together", 2, measure_bare_together},
