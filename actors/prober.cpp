@@ -18,7 +18,9 @@ namespace {
 using namespace std::chrono_literals;
 
 /// A probe that takes longer is killed.
-constexpr auto probe_limit = 15s;
+constexpr auto probe_limit = 30s;
+/// That a busy host was too slow for a probe says nothing of the emulator: it is asked again, but not by every caller.
+constexpr auto retry_after = 60s;
 /// A host may have an emulator for each of thirty architectures.
 constexpr std::size_t most_probes = 4;
 constexpr int monitor_number = 10;
@@ -64,6 +66,7 @@ private:
     bool under_way = false;
     std::vector<std::function<void(result<emulator_facts_ptr>)>> waiting;
     std::string key;
+    std::optional<caf::actor_clock::time_point> retry_at; ///< A probe took too long: what is known is not all.
   };
 
   template <class T>
@@ -73,6 +76,7 @@ private:
   void find_all();
   void want(const std::string& binary, std::function<void(result<emulator_facts_ptr>)> then);
   void ask_kvm(const std::string& binary, const probe_answers& tcg, const std::string& why_no_tcg);
+  void note_delay(const std::string& binary, const result<probe_answers>& answers);
   void settle(const std::string& binary, result<emulator_facts_ptr> outcome);
   void start(std::string binary, std::string accel, std::function<void(result<probe_answers>)> then);
   void start_next();
@@ -163,17 +167,20 @@ void prober_data::want(const std::string& binary, std::function<void(result<emul
       one.key.clear(); // that the look failed says nothing of the binary
       return settle(binary, tl::make_unexpected(std::move(kept.error())));
     }
-    if (one.facts && one.key == kept->key)
+    const bool is_final = one.key == kept->key && !(one.retry_at && self_->clock().now() >= *one.retry_at);
+    if (one.facts && is_final)
       return settle(binary, one.facts);
-    if (one.failure && one.key == kept->key)
+    if (one.failure && is_final)
       return settle(binary, tl::make_unexpected(*one.failure));
     one.key = kept->key;
+    one.retry_at.reset();
     if (!kept->text.empty())
       if (auto facts = emulator_facts_from(kept->text)) {
         facts->binary = binary; // two links to one program share what is known of it
         return settle(binary, std::make_shared<const emulator_facts>(std::move(*facts)));
       }
     start(binary, "tcg", [this, binary](result<probe_answers> tcg) {
+      note_delay(binary, tcg);
       ask_kvm(binary, tcg ? *tcg : probe_answers{}, tcg ? std::string{} : tcg.error().detail);
     });
   }));
@@ -187,17 +194,24 @@ void prober_data::ask_kvm(const std::string& binary, const probe_answers& tcg, c
     auto facts = facts_from_answers(binary, tcg, kvm, why_no_kvm);
     if (!facts)
       return settle(binary, tl::make_unexpected(std::move(facts.error())));
-    setup_.machine->remember_facts(entries_[binary].key, to_json_text(*facts), [](result<done> kept) {
-      if (!kept)
-        spdlog::warn("what an emulator can do was not put in the cache: {}", kept.error().message());
-    });
+    if (!entries_[binary].retry_at)
+      setup_.machine->remember_facts(entries_[binary].key, to_json_text(*facts), [](result<done> kept) {
+        if (!kept)
+          spdlog::warn("what an emulator can do was not put in the cache: {}", kept.error().message());
+      });
     settle(binary, std::make_shared<const emulator_facts>(std::move(*facts)));
   };
   if (auto usable = setup_.machine->kvm_usable(); !usable)
     return conclude({}, usable.error().detail);
-  start(binary, "kvm", [conclude](result<probe_answers> kvm) {
+  start(binary, "kvm", [this, binary, conclude](result<probe_answers> kvm) {
+    note_delay(binary, kvm);
     conclude(kvm ? *kvm : probe_answers{}, kvm ? std::string{} : kvm.error().detail);
   });
+}
+
+void prober_data::note_delay(const std::string& binary, const result<probe_answers>& answers) {
+  if (!answers && answers.error().code == errc::timed_out)
+    entries_[binary].retry_at = self_->clock().now() + retry_after;
 }
 
 void prober_data::settle(const std::string& binary, result<emulator_facts_ptr> outcome) {

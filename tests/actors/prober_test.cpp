@@ -220,6 +220,37 @@ TEST_CASE("prober: /dev/kvm that the emulator may not open costs one probe, whoe
   company.must_be_clean();
 }
 
+TEST_CASE("prober: what took too long to say is no knowledge for the next daemon", "[actors]") {
+  probing company;
+  company.settle();
+  company.world->facts = {{"/usr/bin/qemu-a", ""}};
+  company.world->kvm_opens = true;
+  int probes = 0;
+  company.world->script = [&probes](const std::string&) {
+    auto how = probed();
+    how.says["query-kvm"] = {{"enabled", true}, {"present", true}};
+    if (++probes == 1) // without KVM, on a busy host
+      how.ignores = {"query-machines"};
+    return how;
+  };
+  company.crash();
+  for (int i = 0; i < 3; ++i) {
+    const auto facts = company.answer(company.wants("/usr/bin/qemu-a"));
+    REQUIRE(facts);
+    CHECK_FALSE((*facts)->tcg_usable);
+    CHECK((*facts)->kvm_usable);
+  }
+  CHECK(company.launches_of("/usr/bin/qemu-a") == 2);
+  company.settle();
+  company.crash();
+  const auto facts = company.answer(company.wants("/usr/bin/qemu-a"));
+  REQUIRE(facts);
+  CHECK((*facts)->tcg_usable);
+  CHECK((*facts)->kvm_usable);
+  CHECK(company.launches_of("/usr/bin/qemu-a") == 4);
+  company.must_be_clean();
+}
+
 TEST_CASE("prober: the list has those that answered", "[actors]") {
   probing company;
   company.settle();
