@@ -225,6 +225,7 @@ TEST_CASE("prober: what took too long to say is no knowledge for the next daemon
   company.settle();
   company.world->facts = {{"/usr/bin/qemu-a", ""}};
   company.world->kvm_opens = true;
+  company.world->trace.clear();
   int probes = 0;
   company.world->script = [&probes](const std::string&) {
     auto how = probed();

@@ -240,17 +240,6 @@ TEST_CASE("resources: a chain that the definition leaves open is known by its la
   CHECK(open_of("qcow2", below("qcow2", "<backingStore/>")).empty());
 }
 
-TEST_CASE("resources: what QEMU makes itself is told apart from what it opens", "[xml]") {
-  const auto guest = completed(guest_xml(
-    "<serial type='unix'><source mode='bind' path='/made.sock'/></serial>"
-    "<channel type='unix'><source mode='connect' path='/there.sock'/><target type='virtio' name='a'/></channel>"
-    "<graphics type='vnc' socket='/vnc.sock'/>"));
-  auto made = made_by_qemu(guest, {"-object", R"({"qom-type":"memory-backend-file","id":"m","mem-path":"/dev/shm/ram"})", "{"});
-  std::ranges::sort(made);
-  made.erase(std::unique(made.begin(), made.end()), made.end());
-  CHECK(made == std::vector<std::string>{"/dev/shm/ram", "/made.sock", "/vnc.sock"});
-}
-
 TEST_CASE("labels: a static DAC label is the guest's own, and none is a choice, too", "[xml]") {
   CHECK(static_dac_label(completed(guest_xml(""))) == nullptr);
   const auto guest = completed(guest_xml(
