@@ -83,7 +83,7 @@ class TwoGuests(LabStory):
         self.daemon.start()
         wait_until("the profile is gone", lambda: not self.loaded(3))
         wait_until("its files are gone", lambda: self.left_of(3) == [])
-        self.assertEqual(os.stat(disk).st_uid, 0)
+        wait_until("the disk is whose it was", lambda: os.stat(disk).st_uid == 0)
 
     def test_a_start_that_fails_leaves_no_profile(self):
         self.define(self.nano_xml("cell4", extra="<uuid>%s</uuid>" % (UUID % 4)).replace(">8</memory>", ">800000000</memory>"))
