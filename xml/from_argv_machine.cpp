@@ -709,12 +709,12 @@ constexpr std::pair<std::string_view, bool (*)(argv_import&, line_option&)> numa
 
 void read_numa(argv_import& in, line_option& option) {
   const auto* type = option.props.peek("type");
-  for (const auto& [name, read] : numa_readers)
-    if (type != nullptr && *type == name) {
+  for (const auto& row : numa_readers)
+    if (type != nullptr && *type == row.first) {
       const auto before = std::tuple{in.guest.cpu, in.guest.numatune, in.guest.backing};
       const bool went = in.attempt(option, [&] {
         option.props.drop("type");
-        return read(in, option);
+        return row.second(in, option);
       });
       if (!went)
         std::tie(in.guest.cpu, in.guest.numatune, in.guest.backing) = before;
