@@ -37,6 +37,8 @@ constexpr difference_row differences[] = {
    "they are younger than libvirt 9.0.0, which drops them"},
   {"two serial ports with one `<target port>`", "refused at define",
    "libvirt takes them when no type is given, then refuses its own definition after a restart; QEMU refuses them too"},
+  {"`<cpu mode='host-model'>` at the start", "`-cpu host,migratable=on` (`max` without KVM); `dumpxml --update-cpu` names the model",
+   "the features of a host's model that KVM lacks there, as in a VM, make QEMU refuse a named one"},
   {"refusals", "say the line and what would be accepted behind libvirt's words",
    "a person who reads them need not look for it"},
   {"`<cookies>` of HTTP disks, passwords of displays", "shown with `--security-info` only", "they are secrets"},
