@@ -150,9 +150,7 @@ void answer_baseline(const control_call& call, const baseline& wish, const emula
   const auto cpu = baseline_cpu(wish.cpus, facts, wish.options);
   if (!cpu)
     return call.refuse(cpu.error());
-  xdr_writer out;
-  out.string(write_cpu(*cpu, fallback));
-  call.answer(out.take());
+  answer_text(call, write_cpu(*cpu, fallback));
 }
 
 /// The CPU that guests of this emulator may have, or the call is refused.
@@ -190,9 +188,7 @@ void serve_capabilities(control_call call, xdr_reader& args) {
   if (!complete(call, args))
     return;
   with_emulators(call, [call](const std::vector<emulator_facts_ptr>& found) {
-    xdr_writer out;
-    out.string(capabilities_xml(call.client->around().capabilities, found));
-    call.answer(out.take());
+    answer_text(call, capabilities_xml(call.client->around().capabilities, found));
   });
 }
 
@@ -206,13 +202,7 @@ void serve_domain_capabilities(control_call call, xdr_reader& args) {
       call.client->self(), [call, wish, facts](const result<host_firmware>& firmware) {
         if (!firmware)
           return call.refuse(firmware.error());
-        const auto xml =
-          domain_capabilities_xml(*facts, wish.machine.value_or(""), wish.virt_type.value_or(""), *firmware);
-        if (!xml)
-          return call.refuse(xml.error());
-        xdr_writer out;
-        out.string(*xml);
-        call.answer(out.take());
+        answer_text(call, domain_capabilities_xml(*facts, wish.machine.value_or(""), wish.virt_type.value_or(""), *firmware));
       }));
   });
 }

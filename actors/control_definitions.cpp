@@ -82,12 +82,10 @@ void answer_imported(const control_call& call, const std::string& text, const em
     return call.refuse(whole.error());
   for (const auto& note : imported->notes)
     spdlog::warn("command line of guest '{}': {}", imported->guest.name, note);
-  xdr_writer out;
-  out.string(imported_xml(*imported));
-  call.answer(out.take());
+  answer_text(call, imported_xml(*imported));
 }
 
-/// `firmware`: this host's, for a definition that leaves the choice to it.
+/// The line that a shell would run. `firmware`: this host's, for a definition that leaves the choice to it.
 result<std::string> native_form(domain& guest, const emulator_facts& facts, const host_firmware& firmware,
                                 const control_surroundings& around) {
   const auto random = [&around] { return around.machine->random_bytes(); };
@@ -112,7 +110,7 @@ result<std::string> native_form(domain& guest, const emulator_facts& facts, cons
   auto line = qemu_command_line(guest, facts, settings);
   if (!line)
     return tl::make_unexpected(line.error());
-  return shell_line(*line);
+  return shell_line(*line) + "\n";
 }
 
 } // namespace
@@ -165,12 +163,7 @@ void serve_xml(control_call call, xdr_reader& args) {
       {errc::read_only, "read only access prevents virDomainGetXMLDesc with the secure or migratable flag"});
   with_guest(call, which, [call, flags](guest_entry& found) {
     const auto answer = [call, flags, view = found.view](const domain* definition) {
-      const auto xml = xml_of(*view, definition, flags);
-      if (!xml)
-        return call.refuse(xml.error());
-      xdr_writer out;
-      out.string(*xml);
-      call.answer(out.take());
+      answer_text(call, xml_of(*view, definition, flags));
     };
     const auto* definition = definition_shown(*found.view, flags);
     if ((flags & xml_update_cpu) == 0 || definition == nullptr || !definition->cpu || definition->cpu->mode != "host-model")
@@ -222,12 +215,7 @@ void serve_get_metadata(control_call call, xdr_reader& args) {
     const auto of = definition_for(*found.view, flags);
     if (!of)
       return call.refuse(of.error());
-    const auto text = metadata_of(**of, type, uri);
-    if (!text)
-      return call.refuse(text.error());
-    xdr_writer out;
-    out.string(*text);
-    call.answer(out.take());
+    answer_text(call, metadata_of(**of, type, uri));
   });
 }
 
@@ -248,13 +236,8 @@ void serve_xml_to_native(control_call call, xdr_reader& args) {
   ask(call, call.client->around().prober, work_within, emulator_wanted{std::move(binary)},
       [call, guest](const emulator_facts_ptr& facts) {
         const auto answer = [call, guest, facts](const result<host_firmware>& firmware) {
-          const auto line = firmware ? native_form(*guest, *facts, *firmware, call.client->around())
-                                     : tl::make_unexpected(firmware.error());
-          if (!line)
-            return call.refuse(line.error());
-          xdr_writer out;
-          out.string(*line + "\n");
-          call.answer(out.take());
+          answer_text(call, firmware ? native_form(*guest, *facts, *firmware, call.client->around())
+                                     : tl::make_unexpected(firmware.error()));
         };
         if (!wants_firmware(*guest))
           return answer(host_firmware{});

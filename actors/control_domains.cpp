@@ -267,9 +267,7 @@ void serve_monitor_command(control_call call, xdr_reader& args) {
       if (said.size() > rpc_max_string)
         return call.refuse({errc::operation_failed, fmt::format("QEMU answered with {} bytes, and clients accept {}",
                                                                 said.size(), rpc_max_string)});
-      xdr_writer out;
-      out.string(said);
-      call.answer(out.take());
+      answer_text(call, said);
     });
   });
 }

@@ -63,6 +63,15 @@ rpc_domain wire_form(const guest_ref& guest);
 /// The payload of an answer that is one guest.
 std::string encode(const guest_ref& guest);
 
+/// Answers with one string, or refuses.
+inline void answer_text(const control_call& call, const result<std::string>& text) {
+  if (!text)
+    return call.refuse(text.error());
+  xdr_writer out;
+  out.string(*text);
+  call.answer(out.take());
+}
+
 /// What a client that does not say "live" or "config" looks at. Null: there is none.
 inline const domain* shown_definition(const guest_view& view) {
   return view.live ? view.live.get() : view.config.get();
