@@ -103,11 +103,7 @@ double timed(Work&& work) {
 }
 
 unique_fd connect_to(const std::string& path) {
-  unique_fd fd{socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  const auto address = need(unix_address(path), path);
-  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    give_up("can't connect to " + path + ": " + std::strerror(errno));
-  return fd;
+  return need(reach_daemon(path), path);
 }
 
 void send_all(int fd, std::string_view bytes) {

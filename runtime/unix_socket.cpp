@@ -146,6 +146,16 @@ result<sockaddr_un> unix_address(const std::string& path) {
   return address;
 }
 
+result<unique_fd> reach_daemon(const std::string& socket_path) {
+  const auto address = unix_address(socket_path);
+  if (!address)
+    return fail(errc::no_connect, address.error().detail);
+  unique_fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
+    return fail(errc::no_connect, fmt::format("nobody answers at '{}': {}", socket_path, text_of(errno)));
+  return socket;
+}
+
 result<unique_fd> connect_unix(const std::string& path) {
   const auto address = unix_address(path);
   if (!address)

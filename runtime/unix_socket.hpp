@@ -57,6 +57,9 @@ private:
 /// The address of a UNIX socket at `path`. Errors: bad_argument (the path is empty or too long).
 result<sockaddr_un> unix_address(const std::string& path);
 
+/// A blocking connection to a daemon's socket, for its clients. Errors: no_connect, naming the socket.
+result<unique_fd> reach_daemon(const std::string& socket_path);
+
 /// A non-blocking connection to a listening socket. Errors: system with path and errno; bad_argument (path too long).
 result<unique_fd> connect_unix(const std::string& path);
 

@@ -106,13 +106,10 @@ std::string varlink_framer::next() {
 }
 
 result<std::unique_ptr<varlink_client>> varlink_client::open(const std::string& socket_path) {
-  const auto address = unix_address(socket_path);
-  if (!address)
-    return fail(errc::no_connect, address.error().detail);
-  unique_fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
-    return fail(errc::no_connect, fmt::format("nobody answers at '{}': {}", socket_path, std::strerror(errno)));
-  return std::unique_ptr<varlink_client>{new varlink_client{std::move(socket)}};
+  auto socket = reach_daemon(socket_path);
+  if (!socket)
+    return tl::make_unexpected(std::move(socket.error()));
+  return std::unique_ptr<varlink_client>{new varlink_client{std::move(*socket)}};
 }
 
 result<json> varlink_client::call(std::string_view method, json parameters) {

@@ -45,13 +45,10 @@ error error_in(const std::string& payload) {
 } // namespace
 
 result<std::unique_ptr<wire_client>> wire_client::open(const std::string& socket_path, std::string_view uri, bool read_only) {
-  const auto address = unix_address(socket_path);
-  if (!address)
-    return fail(errc::no_connect, address.error().detail);
-  unique_fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0)
-    return fail(errc::no_connect, fmt::format("nobody answers at '{}': {}", socket_path, std::strerror(errno)));
-  std::unique_ptr<wire_client> client{new wire_client{std::move(socket)}};
+  auto socket = reach_daemon(socket_path);
+  if (!socket)
+    return tl::make_unexpected(std::move(socket.error()));
+  std::unique_ptr<wire_client> client{new wire_client{std::move(*socket)}};
   if (auto listed = client->call(auth_list, {}); !listed)
     return tl::make_unexpected(std::move(listed.error()));
   xdr_writer out;
