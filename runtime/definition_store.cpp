@@ -33,22 +33,6 @@ result<void> sync_directory(const std::string& directory) {
   return {};
 }
 
-/// A new file with `text`, on the disk when this returns.
-result<void> write_through(const std::string& path, std::string_view text) {
-  const unique_fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600)};
-  if (!file || ::fchmod(file.get(), 0600) != 0) // it may be an old one
-    return system_error("create", path);
-  while (!text.empty()) {
-    const auto written = ::write(file.get(), text.data(), text.size());
-    if (written < 0 && errno != EINTR)
-      return system_error("write", path);
-    text.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(written, 0)));
-  }
-  if (::fsync(file.get()) != 0)
-    return system_error("write", path);
-  return {};
-}
-
 /// Removes a name; true: there was one.
 result<bool> remove_name(const std::string& path) {
   if (::unlink(path.c_str()) == 0)

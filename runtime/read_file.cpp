@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <string_view>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -36,26 +36,36 @@ result<std::string> read_file(const std::string& path, std::size_t most_bytes) {
   return fail(errc::system, fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
 }
 
+result<void> write_through(const std::string& path, std::string_view text) {
+  const auto failed = [&](const char* what) {
+    return fail(errc::system, fmt::format("cannot {} '{}': {}", what, path, std::strerror(errno)));
+  };
+  const unique_fd file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600)};
+  if (!file || ::fchmod(file.get(), 0600) != 0) // it may be an old one
+    return failed("create");
+  while (!text.empty()) {
+    const auto written = ::write(file.get(), text.data(), text.size());
+    if (written < 0 && errno != EINTR)
+      return failed("write");
+    text.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(written, 0)));
+  }
+  return ::fsync(file.get()) == 0 ? result<void>{} : failed("write");
+}
+
 result<void> copy_file(const std::string& from, const std::string& to, std::size_t most_bytes) {
   if (::access(to.c_str(), F_OK) == 0)
     return {};
   auto text = read_file(from, most_bytes);
   if (!text)
     return tl::make_unexpected(std::move(text.error()));
-  const auto fresh = to + ".new"; // from a copy that was cut short there may be one
-  ::unlink(fresh.c_str());
-  const unique_fd file{::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)};
-  bool went = static_cast<bool>(file);
-  for (std::string_view rest = *text; went && !rest.empty();) {
-    const auto put = ::write(file.get(), rest.data(), rest.size());
-    went = put > 0 || (put < 0 && errno == EINTR);
-    rest.remove_prefix(put > 0 ? static_cast<std::size_t>(put) : 0);
-  }
+  const auto fresh = to + ".new";
+  ::unlink(fresh.c_str()); // of a copy that was cut short, and may by now be `to` by another name
+  auto went = write_through(fresh, *text);
   // A link, unlike a rename, leaves one alone that came meanwhile.
-  went = went && ::fsync(file.get()) == 0 && (::link(fresh.c_str(), to.c_str()) == 0 || errno == EEXIST);
-  const auto why = errno;
+  if (went && ::link(fresh.c_str(), to.c_str()) != 0 && errno != EEXIST)
+    went = fail(errc::system, fmt::format("cannot make '{}' a copy of '{}': {}", to, from, std::strerror(errno)));
   ::unlink(fresh.c_str());
-  return went ? result<void>{} : fail(errc::system, fmt::format("cannot make '{}' a copy of '{}': {}", to, from, std::strerror(why)));
+  return went;
 }
 
 } // namespace troupe
