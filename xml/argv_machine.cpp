@@ -533,12 +533,11 @@ unsigned initiator_of(const cpu_description& cpu, const numa_cell& cell, unsigne
 /// How fast cells reach each other's memory, and what stands in front of it.
 void add_hmat(argv_builder& b) {
   const auto& cpu = *b.guest.cpu;
-  constexpr std::string_view levels[] = {"memory", "first-level", "second-level", "third-level"};
   const auto add_links = [&](const std::vector<numa_link>& links, std::string_view what, std::string_view unit) {
     for (const auto& each : links)
       b.option("-numa",
                fmt::format("hmat-lb,initiator={},target={},hierarchy={},data-type={}-{},{}={}{}",
-                           each.initiator.value_or(0), each.target.value_or(0), levels[each.cache.value_or(0) % 4],
+                           each.initiator.value_or(0), each.target.value_or(0), memory_levels[each.cache.value_or(0) % std::size(memory_levels)],
                            word_of(each.type), what, what, each.value.value_or(0), unit));
   };
   add_links(cpu.latencies, "latency", "");
@@ -547,11 +546,8 @@ void add_hmat(argv_builder& b) {
     for (const auto& each : cell.caches)
       b.option("-numa", fmt::format("hmat-cache,node-id={},size={}K,level={},associativity={},policy={},line={}",
                                     cell.id.value_or(0), each.size.value.value_or(0), each.level.value_or(0),
-                                    each.associativity == cache_associativity::full ? "complex"
-                                                                                    : word_of(each.associativity),
-                                    each.policy == cache_policy::writeback      ? "write-back"
-                                    : each.policy == cache_policy::writethrough ? "write-through"
-                                                                                : "none",
+                                    qemu_associativities[static_cast<std::size_t>(each.associativity)],
+                                    qemu_cache_policies[static_cast<std::size_t>(each.policy)],
                                     each.line.value.value_or(0)));
 }
 

@@ -146,4 +146,12 @@ inline constexpr smbios_row board_rows[] = {{"manufacturer", "manufacturer"},
 inline constexpr smbios_row chassis_rows[] = {
   {"manufacturer", "manufacturer"}, {"version", "version"}, {"serial", "serial"}, {"asset", "asset"}, {"sku", "sku"}};
 
+// ---- how fast memory is reached (-numa hmat-lb, hmat-cache)
+
+/// By the number of the cache in front of it; 0: none.
+inline constexpr std::string_view memory_levels[] = {"memory", "first-level", "second-level", "third-level"};
+/// By value, as the enumerations count.
+inline constexpr std::string_view qemu_associativities[] = {"none", "none", "direct", "complex"};
+inline constexpr std::string_view qemu_cache_policies[] = {"none", "none", "write-back", "write-through"};
+
 } // namespace troupe

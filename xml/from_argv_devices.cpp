@@ -481,12 +481,7 @@ bool read_vmcoreinfo(argv_import& in, line_option& option, const device_name&) {
 /// The host's nodes that a module's memory lies on, when they are not those of its cell or of the whole guest.
 std::string own_host_nodes(argv_import& in, line_option& backend, maybe_number cell) {
   backend.props.drop("policy"); // the cell's, which has it as well
-  std::string nodes;
-  for (auto& each : backend.props.all)
-    if (each.key == "host-nodes" || each.key.starts_with("host-nodes.")) {
-      each.used = true;
-      nodes += (nodes.empty() ? "" : ",") + each.value;
-    }
+  const auto nodes = take_host_nodes(backend);
   std::string usual;
   if (const auto& tuning = in.guest.numatune) {
     if (tuning->memory)

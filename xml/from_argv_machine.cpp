@@ -644,13 +644,12 @@ bool read_numa_link(argv_import& in, line_option& option) {
   numa_link link;
   in.read(option, "initiator", link.initiator);
   in.read(option, "target", link.target);
-  constexpr std::string_view levels[] = {"memory", "first-level", "second-level", "third-level"};
   const auto* hierarchy = props.take("hierarchy");
-  const auto level = hierarchy == nullptr ? std::begin(levels) : std::ranges::find(levels, *hierarchy);
-  if (level == std::end(levels))
+  const auto level = hierarchy == nullptr ? std::begin(memory_levels) : std::ranges::find(memory_levels, *hierarchy);
+  if (level == std::end(memory_levels))
     in.refuse_value(option, "hierarchy", "memory, first-level, second-level, third-level");
-  if (level != std::begin(levels))
-    link.cache = static_cast<unsigned>(level - std::begin(levels));
+  if (level != std::begin(memory_levels))
+    link.cache = static_cast<unsigned>(level - std::begin(memory_levels));
   const auto* kind = props.take("data-type");
   if (kind == nullptr || cell_of(in, link.initiator) == nullptr || cell_of(in, link.target) == nullptr)
     return false;
@@ -687,17 +686,15 @@ bool read_numa_cache(argv_import& in, line_option& option) {
   cache.size.unit = "KiB";
   cache.line.value = in.number(option, "line").value_or(0);
   cache.line.unit = "B";
-  const auto word = [&](std::string_view key) -> std::string {
+  const auto read_row = [&](std::string_view key, auto& table, auto& into) {
     const auto* value = props.take(key);
-    return value == nullptr ? "none" : *value;
+    const auto row = value == nullptr ? std::begin(table) : std::ranges::find(table, *value);
+    if (row == std::end(table))
+      in.refuse_value(option, key, fmt::format("{}", fmt::join(std::begin(table) + 1, std::end(table), ", ")));
+    into = static_cast<std::decay_t<decltype(into)>>(std::max<std::ptrdiff_t>(1, row - std::begin(table)));
   };
-  const auto associativity = word("associativity"), policy = word("policy");
-  cache.associativity = associativity == "direct"    ? cache_associativity::direct
-                        : associativity == "complex" ? cache_associativity::full
-                                                     : cache_associativity::none;
-  cache.policy = policy == "write-back"      ? cache_policy::writeback
-                 : policy == "write-through" ? cache_policy::writethrough
-                                             : cache_policy::none;
+  read_row("associativity", qemu_associativities, cache.associativity);
+  read_row("policy", qemu_cache_policies, cache.policy);
   cell->caches.push_back(std::move(cache));
   return true;
 }
@@ -722,16 +719,19 @@ void read_numa(argv_import& in, line_option& option) {
     }
 }
 
-bool read_host_nodes(argv_import& in, line_option& backend, int cell) {
-  auto& props = backend.props;
-  const auto* policy = props.take("policy");
+std::string take_host_nodes(line_option& backend) {
   std::string nodes;
-  const auto add = [&](const std::string& node) { nodes += (nodes.empty() ? "" : ",") + node; };
-  for (auto& each : props.all)
+  for (auto& each : backend.props.all)
     if (each.key == "host-nodes" || each.key.starts_with("host-nodes.")) {
       each.used = true;
-      add(each.value);
+      nodes += (nodes.empty() ? "" : ",") + each.value;
     }
+  return nodes;
+}
+
+bool read_host_nodes(argv_import& in, line_option& backend, int cell) {
+  const auto* policy = backend.props.take("policy");
+  const auto nodes = take_host_nodes(backend);
   if (policy == nullptr || *policy == "default")
     return nodes.empty();
   constexpr std::pair<std::string_view, numa_mode> modes[] = {

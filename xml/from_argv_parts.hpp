@@ -241,6 +241,8 @@ void read_object(argv_import& in, line_option& option);
 /// Memory of a backend, as `<memoryBacking>`; false when it says what XML can't. `main`: it is the guest's RAM, or a
 /// cell's.
 bool read_backend(argv_import& in, line_option& backend, bool main);
+/// The nodes of the host that a backend's memory lies on, as a set: "0,2"; empty: anywhere.
+std::string take_host_nodes(line_option& backend);
 /// What of a backend is in `<numatune>`: for a cell, or the whole guest when negative.
 bool read_host_nodes(argv_import& in, line_option& backend, int cell);
 void finish_machine(argv_import& in);

@@ -116,6 +116,17 @@ TEST_CASE("from argv: contradictions are refused, naming option and value", "[xm
   }
 }
 
+TEST_CASE("from argv: a cache of memory is one of QEMU's, or refused", "[xml]") {
+  const std::string line = "qemu-system-x86_64 -nodefaults -m 64 -object memory-backend-ram,id=m,size=64M "
+                           "-numa node,nodeid=0,cpus=0,memdev=m -numa hmat-cache,node-id=0,size=10K,level=1,line=8,";
+  const auto with = [&](const std::string& words) { return read(line + words).guest.cpu->cells.at(0).caches.at(0); };
+  CHECK(with("associativity=complex,policy=write-back").associativity == cache_associativity::full);
+  CHECK(with("associativity=complex,policy=write-back").policy == cache_policy::writeback);
+  CHECK(with("associativity=none").policy == cache_policy::none);
+  CHECK(says(refusal_of(line + "policy=write-sideways"), "write-sideways"));
+  CHECK(says(refusal_of(line + "associativity=odd"), "none, direct, complex"));
+}
+
 TEST_CASE("from argv: characters that XML cannot hold are refused", "[xml]") {
   for (const auto* line : {"-name a\x03z", "-odd \xff"}) {
     INFO(line);
